@@ -1,0 +1,1 @@
+"""Opening databases and keeping their schemas: what write DB and read DB have in common."""

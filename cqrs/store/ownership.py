@@ -1,0 +1,38 @@
+"""On SQLite the write DB has one owner: a lock on a file beside it, held while the process lives."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cqrs.database.engine import database_file
+from cqrs.errors import LogInUse
+
+
+@contextmanager
+def own_write_db(url: str) -> Iterator[None]:
+    """Hold the write DB for this process.
+
+    Raises:
+        LogInUse: another process holds it.
+    """
+    file = database_file(url)
+    lock = file.with_name(file.name + ".lock")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(handle, 32, 0).decode(errors="replace").strip()
+            raise LogInUse(
+                f"{file} is held by another command server (process {owner or 'unknown'}): on SQLite there is one; "
+                "stop it first"
+            ) from error
+        os.truncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
