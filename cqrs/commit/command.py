@@ -1,0 +1,84 @@
+"""A command on its way to the log, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateType:
+    """What the mechanism needs to know of a kind of aggregate."""
+
+    name: str
+    """Stored with every event, and part of its subject: letters, digits, `_` and `-`."""
+    state: type[Message]
+    """The message that holds the state; empty before the first event."""
+    evolve: Callable[[Any, Message], None]
+    """Applies one event to a state, in place."""
+    events: Mapping[str, type[Message]]
+    """The event messages by full name."""
+
+
+class CallMetadata(NamedTuple):
+    """What a call's metadata says of who and what caused it; goes into the events."""
+
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    actor: str | None = None
+    traceparent: str | None = None
+
+
+Decision = Callable[[Any, Timestamp, Sequence[Any]], Sequence[Message]]
+"""(state or None, now, the referred aggregates' states or None) → events, or a raised Rejection."""
+
+Response = Callable[[Any, int, str], Message]
+"""(state after the command, its version, consistency token) → the response."""
+
+
+@dataclass(slots=True, eq=False)
+class Command:
+    """A validated command: which aggregate, how to decide, how to answer."""
+
+    method: str
+    """Full name of the RPC; part of the fingerprint."""
+    aggregate_type: AggregateType
+    aggregate_id: str
+    decide: Decision
+    respond: Response
+    fingerprint: bytes = b""
+    """See `fingerprint_of`. Needed with a request id."""
+    request_id: str | None = None
+    expected_version: int | None = None
+    """None: any. 0: must not exist. n: must be at version n."""
+    references: Sequence[tuple[AggregateType, str]] = ()
+    """Aggregates that the decision looks at beside its own."""
+    is_new: bool = False
+    """The id was made by this server just now: nothing needs to be loaded."""
+    metadata: CallMetadata = field(default_factory=CallMetadata)
+    size_bytes: int = 0
+    """Size of the request: batches and the queue are bounded by it."""
+    deadline: float | None = None
+    """Loop time after which nobody waits for the outcome."""
+
+
+class Outcome(NamedTuple):
+    """The answer to a command that succeeded."""
+
+    response: bytes
+    """The response message, serialised. The same bytes again when the request id is repeated."""
+    replayed: bool
+    """It was stored by an earlier call with the same request id."""
+
+
+def fingerprint_of(method: str, request: Message) -> bytes:
+    """SHA-256 of method and request: tells a repeated command from another with the same request id.
+
+    Take it before the server adds anything of its own (ids) to the request.
+    """
+    return sha256(method.encode() + b"\0" + request.SerializeToString(deterministic=True)).digest()

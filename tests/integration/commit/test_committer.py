@@ -1,0 +1,402 @@
+"""Invariants 1 to 4, at the committer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+
+from cqrs import failpoints
+from cqrs.commit.command import Outcome
+from cqrs.commit.committer import CommitLimits
+from cqrs.errors import (
+    AggregateIdTaken,
+    DeadlinePassed,
+    EventTooLarge,
+    Overloaded,
+    RequestIdReused,
+    ShuttingDown,
+    StoreUnavailable,
+    VersionConflict,
+)
+from cqrs.store.memory import MemoryEventStore
+from cqrs.store.port import EventStore
+from cqrs.store.sql import SqlEventStore
+from cqrs.tokens import decode_token
+from tests.integration.commit.counters import OTHER, CounterIsFull, Decider, raise_counter, running
+from tests.integration.logs import assert_one_gapless_chain, new_write_db
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return new_write_db(tmp_path)
+
+
+@pytest.fixture
+def sql_store(url: str) -> Iterator[SqlEventStore]:
+    store = SqlEventStore(url)
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest) -> EventStore:
+    if request.param == "memory":
+        return MemoryEventStore()
+    opened: SqlEventStore = request.getfixturevalue("sql_store")
+    return opened
+
+
+def parse(outcome: Outcome) -> tuple[int, int, int]:
+    """(value, version, position of the token)"""
+    value, version, token = StringValue.FromString(outcome.response).value.split()
+    return int(value), int(version), decode_token(token).position
+
+
+async def wait_until(condition: threading.Event) -> None:
+    assert await asyncio.to_thread(condition.wait, 10)
+
+
+class Gate:
+    """A failpoint's action that waits until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        self.reached.set()
+        assert self.opened.wait(10)
+
+
+def test_a_command_is_acknowledged_only_after_its_commit(sql_store: SqlEventStore) -> None:
+    async def scenario() -> None:
+        gate = Gate()
+        async with running(sql_store) as bench:
+            with failpoints.arm("store.before_commit", gate):
+                command = asyncio.create_task(bench.committer.submit(raise_counter()))
+                await wait_until(gate.reached)
+                await asyncio.sleep(0.05)
+                assert not command.done()
+                assert sql_store.read_head().position == 0
+                gate.opened.set()
+                assert parse(await command) == (1, 1, 1)
+        assert sql_store.read_head().position == 1
+
+    asyncio.run(scenario())
+
+
+def test_no_outcome_is_answered_before_the_batch_that_it_saw_not_even_a_rejection(sql_store: SqlEventStore) -> None:
+    async def scenario() -> None:
+        gate = Gate()
+        async with running(sql_store) as bench:
+            with failpoints.arm("store.before_commit", gate):
+                commands = [
+                    asyncio.create_task(bench.committer.submit(command))
+                    for command in (
+                        raise_counter(),
+                        raise_counter(decide=Decider(limit=1)),
+                        raise_counter(expected_version=7),
+                        raise_counter(decide=Decider(changes=False)),
+                    )
+                ]
+                await wait_until(gate.reached)
+                await asyncio.sleep(0.05)
+                assert not any(command.done() for command in commands)
+                gate.opened.set()
+                raised, rejected, conflict, no_op = await asyncio.gather(*commands, return_exceptions=True)
+        assert isinstance(raised, Outcome)
+        assert isinstance(no_op, Outcome)
+        assert parse(raised) == parse(no_op) == (1, 1, 1)
+        assert isinstance(rejected, CounterIsFull)
+        assert isinstance(conflict, VersionConflict)
+
+    asyncio.run(scenario())
+
+
+def test_commands_that_wait_together_are_one_transaction_and_later_ones_see_earlier_ones(store: EventStore) -> None:
+    async def scenario() -> None:
+        async with running(store) as bench:
+            outcomes = await asyncio.gather(*(bench.committer.submit(raise_counter()) for _ in range(100)))
+        assert [parse(outcome) for outcome in outcomes] == [(n, n, n) for n in range(1, 101)]
+        assert bench.heads[-1] == 100
+        assert len(bench.heads) <= 2
+        assert_one_gapless_chain(store.read_log(1, 1000))
+
+    asyncio.run(scenario())
+
+
+def test_of_many_with_the_same_expected_version_exactly_one_wins(store: EventStore) -> None:
+    async def scenario() -> None:
+        async with running(store) as bench:
+            for version in range(5):
+                outcomes = await asyncio.gather(
+                    *(bench.committer.submit(raise_counter(expected_version=version)) for _ in range(64)),
+                    return_exceptions=True,
+                )
+                assert sum(isinstance(outcome, Outcome) for outcome in outcomes) == 1
+                conflicts = [outcome for outcome in outcomes if isinstance(outcome, VersionConflict)]
+                assert len(conflicts) == 63
+                assert {(error.expected_version, error.current_version) for error in conflicts} == {
+                    (version, version + 1)
+                }
+        assert_one_gapless_chain(store.read_log(1, 1000))
+
+    asyncio.run(scenario())
+
+
+def test_a_request_id_takes_effect_once_and_is_answered_with_the_same_bytes(store: EventStore) -> None:
+    async def scenario() -> None:
+        async with running(store) as bench:
+            together = await asyncio.gather(*(bench.committer.submit(raise_counter(request_id="r")) for _ in range(50)))
+            await bench.committer.submit(raise_counter())
+            later = await bench.committer.submit(raise_counter(request_id="r"))
+        async with running(store) as restarted:
+            after_restart = await restarted.committer.submit(raise_counter(request_id="r"))
+        assert {outcome.response for outcome in (*together, later, after_restart)} == {together[0].response}
+        assert [outcome.replayed for outcome in together] == [False] + [True] * 49
+        assert later.replayed
+        assert store.read_head().position == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_request_id_with_another_payload_is_refused(store: EventStore) -> None:
+    async def scenario() -> None:
+        async with running(store) as bench:
+            await bench.committer.submit(raise_counter(request_id="r"))
+            with pytest.raises(RequestIdReused):
+                await bench.committer.submit(raise_counter(request_id="r", payload="other"))
+        assert store.read_head().position == 1
+
+    asyncio.run(scenario())
+
+
+def test_the_request_id_is_looked_at_before_the_expected_version(store: EventStore) -> None:
+    async def scenario() -> None:
+        async with running(store) as bench:
+            first = await bench.committer.submit(raise_counter(request_id="r", expected_version=0))
+            again = await bench.committer.submit(raise_counter(request_id="r", expected_version=0))
+        assert again == Outcome(first.response, replayed=True)
+
+    asyncio.run(scenario())
+
+
+def test_the_outcome_of_a_no_op_is_stored_and_that_of_a_rejection_is_not(store: EventStore) -> None:
+    async def scenario() -> None:
+        async with running(store) as bench:
+            await bench.committer.submit(raise_counter())
+            no_op = raise_counter(request_id="no-op", decide=Decider(changes=False))
+            first = await bench.committer.submit(no_op)
+            with pytest.raises(CounterIsFull):
+                await bench.committer.submit(raise_counter(request_id="rejected", decide=Decider(limit=1)))
+            await bench.committer.submit(raise_counter())
+            again = await bench.committer.submit(no_op)
+            now_allowed = await bench.committer.submit(raise_counter(request_id="rejected", decide=Decider(limit=5)))
+        assert again == Outcome(first.response, replayed=True)
+        assert parse(now_allowed) == (3, 3, 3)
+
+    asyncio.run(scenario())
+
+
+def test_a_head_that_another_process_moved_means_deciding_again_on_the_new_state(url: str) -> None:
+    """Invariant 2, forced: two committers take turns on one log, each with the other's aggregate in its cache."""
+
+    async def scenario() -> None:
+        mine, theirs = SqlEventStore(url), SqlEventStore(url)
+        async with running(mine) as me, running(theirs) as them:
+            for turn in range(5):
+                decide = Decider()
+                assert parse(await me.committer.submit(raise_counter(decide=decide))) == ((2 * turn + 1,) * 3)
+                assert decide.seen[-1] == 2 * turn
+                assert parse(await them.committer.submit(raise_counter())) == ((2 * turn + 2,) * 3)
+            with pytest.raises(VersionConflict) as conflict:
+                await me.committer.submit(raise_counter(expected_version=9))
+            assert conflict.value.current_version == 10
+        assert_one_gapless_chain(mine.read_log(1, 1000))
+        mine.close()
+        theirs.close()
+
+    asyncio.run(scenario())
+
+
+def test_two_committers_at_once_leave_no_gap_and_lose_no_command(url: str) -> None:
+    async def scenario() -> None:
+        mine, theirs = SqlEventStore(url), SqlEventStore(url)
+        async with running(mine) as me, running(theirs) as them:
+            await asyncio.gather(
+                *(
+                    bench.committer.submit(raise_counter(f"c-{number % 7}"))
+                    for number in range(400)
+                    for bench in (me, them)
+                )
+            )
+        log = mine.read_log(1, 1000)
+        assert len(log) == 800
+        assert_one_gapless_chain(log)
+        mine.close()
+        theirs.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_commit_whose_reply_is_lost_is_looked_up_and_acknowledged_once(sql_store: SqlEventStore) -> None:
+    async def scenario() -> None:
+        async with running(sql_store) as bench:
+            with failpoints.arm("store.after_commit", failpoints.fail):
+                with_events = await bench.committer.submit(raise_counter(request_id="r"))
+                no_op = await bench.committer.submit(raise_counter(request_id="n", decide=Decider(changes=False)))
+            assert parse(with_events) == parse(no_op) == (1, 1, 1)
+            assert parse(await bench.committer.submit(raise_counter())) == (2, 2, 2)
+        assert_one_gapless_chain(sql_store.read_log(1, 100))
+
+    asyncio.run(scenario())
+
+
+def test_a_commit_that_failed_is_answered_with_unavailable_and_left_no_trace(sql_store: SqlEventStore) -> None:
+    async def scenario() -> None:
+        async with running(sql_store) as bench:
+            await bench.committer.submit(raise_counter())
+            with failpoints.arm("store.before_commit", failpoints.fail), pytest.raises(StoreUnavailable):
+                await bench.committer.submit(raise_counter(request_id="r"))
+            assert bench.health[-1] is not None
+            again = await bench.committer.submit(raise_counter(request_id="r"))
+            assert bench.health[-1] is None
+        assert parse(again) == (2, 2, 2)
+        assert not again.replayed
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_call_never_cancels_a_commit_and_is_dropped_if_it_was_not_decided(sql_store: SqlEventStore) -> None:
+    async def scenario() -> None:
+        gate = Gate()
+        async with running(sql_store) as bench:
+            with failpoints.arm("store.before_commit", gate):
+                committing = asyncio.create_task(bench.committer.submit(raise_counter("committing")))
+                await wait_until(gate.reached)
+                waiting = asyncio.create_task(bench.committer.submit(raise_counter("waiting")))
+                await asyncio.sleep(0)
+                committing.cancel()
+                waiting.cancel()
+                await asyncio.wait([committing, waiting])
+                gate.opened.set()
+            await bench.committer.submit(raise_counter("after"))
+        assert [event.aggregate_id for event in sql_store.read_log(1, 10)] == ["committing", "after"]
+
+    asyncio.run(scenario())
+
+
+def test_a_full_queue_refuses_at_once_and_what_waits_is_still_executed(sql_store: SqlEventStore) -> None:
+    async def scenario() -> None:
+        gate = Gate()
+        async with running(sql_store, CommitLimits(queued_commands=3)) as bench:
+            with failpoints.arm("store.before_commit", gate):
+                first = asyncio.create_task(bench.committer.submit(raise_counter()))
+                await wait_until(gate.reached)
+                waiting = [asyncio.create_task(bench.committer.submit(raise_counter())) for _ in range(3)]
+                await asyncio.sleep(0)
+                with pytest.raises(Overloaded):
+                    await bench.committer.submit(raise_counter())
+                gate.opened.set()
+            await asyncio.gather(first, *waiting)
+        assert sql_store.read_head().position == 4
+
+    asyncio.run(scenario())
+
+
+def test_a_full_queue_is_bounded_in_bytes_too() -> None:
+    async def scenario() -> None:
+        async with running(MemoryEventStore(), CommitLimits(queued_bytes=150)) as bench:
+            outcomes = await asyncio.gather(
+                *(bench.committer.submit(raise_counter()) for _ in range(4)), return_exceptions=True
+            )
+        assert [isinstance(outcome, Overloaded) for outcome in outcomes] == [False, False, True, True]
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_is_bounded_in_commands() -> None:
+    async def scenario() -> None:
+        async with running(MemoryEventStore(), CommitLimits(batch_commands=10)) as bench:
+            await asyncio.gather(*(bench.committer.submit(raise_counter()) for _ in range(35)))
+        assert bench.heads == [10, 20, 30, 35]
+
+    asyncio.run(scenario())
+
+
+def test_a_command_whose_deadline_has_passed_is_not_decided() -> None:
+    async def scenario() -> None:
+        async with running(MemoryEventStore()) as bench:
+            decide = Decider()
+            past = asyncio.get_running_loop().time() - 1
+            with pytest.raises(DeadlinePassed):
+                await bench.committer.submit(raise_counter(decide=decide, deadline=past))
+        assert decide.seen == []
+
+    asyncio.run(scenario())
+
+
+def test_closing_commits_what_waits_and_refuses_what_comes_later() -> None:
+    async def scenario() -> None:
+        store = MemoryEventStore()
+        async with running(store) as bench:
+            waiting = [asyncio.create_task(bench.committer.submit(raise_counter())) for _ in range(5)]
+            await asyncio.sleep(0)
+            bench.committer.close()
+            with pytest.raises(ShuttingDown):
+                await bench.committer.submit(raise_counter())
+            await asyncio.gather(*waiting)
+        assert store.read_head().position == 5
+
+    asyncio.run(scenario())
+
+
+def test_an_event_that_the_broker_could_not_carry_is_refused_and_its_neighbours_are_not(store: EventStore) -> None:
+    async def scenario() -> None:
+        async with running(store, max_event_bytes=10_000) as bench:
+            outcomes = await asyncio.gather(
+                bench.committer.submit(raise_counter("a")),
+                bench.committer.submit(raise_counter("b", decide=Decider(payload="x" * 10_000))),
+                bench.committer.submit(raise_counter("c")),
+                return_exceptions=True,
+            )
+        assert [type(outcome) for outcome in outcomes] == [Outcome, EventTooLarge, Outcome]
+        assert_one_gapless_chain(store.read_log(1, 10))
+        assert store.read_head().position == 2
+
+    asyncio.run(scenario())
+
+
+def test_an_id_belongs_to_one_type_of_aggregate(store: EventStore) -> None:
+    async def scenario() -> None:
+        async with running(store) as bench:
+            await bench.committer.submit(raise_counter("x"))
+            with pytest.raises(AggregateIdTaken):
+                await bench.committer.submit(raise_counter("x", aggregate_type=OTHER))
+
+    asyncio.run(scenario())
+
+
+def test_a_defect_in_one_decision_is_answered_to_its_caller_alone(store: EventStore) -> None:
+    class Defect(Exception):
+        pass
+
+    class Broken(Decider):
+        def __call__(self, *_: object) -> list[StringValue]:
+            raise Defect
+
+    async def scenario() -> None:
+        async with running(store) as bench:
+            outcomes = await asyncio.gather(
+                bench.committer.submit(raise_counter()),
+                bench.committer.submit(raise_counter(decide=Broken())),
+                bench.committer.submit(raise_counter()),
+                return_exceptions=True,
+            )
+        assert [type(outcome) for outcome in outcomes] == [Outcome, Defect, Outcome]
+
+    asyncio.run(scenario())
