@@ -1,0 +1,74 @@
+"""Publishing a range of the log as one JetStream atomic batch (NATS ADR-50)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from nats.aio.client import Client
+
+from cqrs.errors import OrderstreamError
+from cqrs.ids import new_id
+from cqrs.records import EventRecord, to_wire
+from cqrs.relay.stream import StreamSettings, Tail
+from cqrs.subjects import HEADER_EPOCH, HEADER_HASH, HEADER_POSITION, log_subject
+
+MAX_BATCH = 1000
+"""The broker takes no more messages in one atomic batch."""
+
+
+class BatchRejected(OrderstreamError):
+    """The broker did not take the batch: another relay was faster, the stream is gone, or the broker is not well.
+
+    Nothing of the batch is on the stream. Look where the stream stands before trying again.
+    """
+
+
+async def publish_batch(
+    client: Client,
+    settings: StreamSettings,
+    epoch: str,
+    tail: Tail,
+    events: Sequence[EventRecord],
+    timeout_seconds: float,
+) -> Tail:
+    """Put `events`, which continue `tail`, on the stream: all of them or none; returns the new tail.
+
+    Invariant 5: the first message names the sequence that must be the stream's last, so that of two relays one loses.
+
+    Raises:
+        BatchRejected: the broker refused, or acknowledged something else than was sent.
+        nats.errors.Error: connection lost or no answer in time; whether the batch was taken is then unknown.
+    """
+    batch_id = new_id()
+    last = len(events)
+    for number, event in enumerate(events, start=1):
+        headers = {
+            "Nats-Batch-Id": batch_id,
+            "Nats-Batch-Sequence": str(number),
+            HEADER_EPOCH: epoch,
+            HEADER_POSITION: str(event.position),
+            HEADER_HASH: event.hash.hex(),
+        }
+        if number == 1:
+            headers["Nats-Expected-Last-Sequence"] = str(tail.position)
+        subject = log_subject(settings.prefix, event.aggregate_type, event.aggregate_id, event.event_type)
+        payload = to_wire(event).SerializeToString()
+        if number < last:
+            await client.publish(subject, payload, headers=headers)
+        else:
+            headers["Nats-Batch-Commit"] = "1"
+            reply = await client.request(subject, payload, timeout=timeout_seconds, headers=headers)
+            _check_ack(json.loads(reply.data), settings, batch_id, events)
+    return Tail(events[-1].position, events[-1].hash)
+
+
+def _check_ack(ack: dict[str, Any], settings: StreamSettings, batch_id: str, events: Sequence[EventRecord]) -> None:
+    error = ack.get("error")
+    if error is not None:
+        raise BatchRejected(f"{error.get('description')} ({error.get('err_code')})")
+    expected = {"stream": settings.name, "seq": events[-1].position, "batch": batch_id, "count": len(events)}
+    found = {key: ack.get(key) for key in expected}
+    if found != expected or ack.get("duplicate"):
+        raise BatchRejected(f"the acknowledgement {ack} is not the expected {expected}")

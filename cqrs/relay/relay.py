@@ -1,0 +1,250 @@
+"""The relay: publishes the log to the stream, in order, and tells everybody how far the log has got.
+
+It keeps no state of its own: where to go on is the stream's last sequence (invariant 5). On start, on every reconnect
+and after every refused batch it compares the stream's end with the log (invariant 6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import nats.errors
+
+from cqrs import failpoints
+from cqrs.broker.connection import BrokerConnection
+from cqrs.errors import HistoryDiverged, OperatorError, UnsupportedBroker
+from cqrs.records import EventRecord, LogHead, chain_hash, to_timestamp
+from cqrs.relay.metrics import RelayMetrics
+from cqrs.relay.publish import MAX_BATCH, BatchRejected, publish_batch
+from cqrs.relay.stream import StreamSettings, Tail, check_tail, ensure_stream, read_tail
+from cqrs.serving.logging import get_logger
+from cqrs.serving.stop import StopSignal
+from cqrs.store.port import EventReader, StoreError
+from cqrs.subjects import heartbeat_subject
+from orderstream.events.v1.heartbeat_pb2 import LogHeartbeat
+
+_T = TypeVar("_T")
+
+_log = get_logger(__name__)
+
+_FIRST_BACKOFF_SECONDS = 0.1
+_LONGEST_BACKOFF_SECONDS = 5.0
+_HALTED_RECHECK_SECONDS = 5.0
+_BATCH_BYTES = 8 * 1024 * 1024
+
+
+class RelayTimes(NamedTuple):
+    """How often and how long, in seconds."""
+
+    poll: float = 0.25
+    """Look at the log this often when no local commit wakes the relay."""
+    check: float = 2.0
+    """When idle, look this often whether the stream still is what it was."""
+    heartbeat: float = 1.0
+    gather: float = 0.01
+    """Under load, publish at most this often, so that batches are worth their cost. The first event after a pause does
+    not wait."""
+    acknowledge: float = 5.0
+    """Wait this long for the broker to take a batch."""
+
+
+class RelayState(StrEnum):
+    """What the relay is doing."""
+
+    WAITING_FOR_BROKER = "waiting for the broker"
+    PUBLISHING = "publishing"
+    RETRYING = "retrying"
+    HALTED = "halted"
+
+
+class Relay:
+    """One per command server; the broker lets only one of several win each position."""
+
+    def __init__(
+        self,
+        reader: EventReader,
+        broker: BrokerConnection,
+        stream: StreamSettings,
+        metrics: RelayMetrics,
+        *,
+        max_event_bytes: int,
+        on_halt: Callable[[str | None], None],
+        times: RelayTimes = RelayTimes(),  # noqa: B008 - immutable
+    ) -> None:
+        """Build it; `run` makes it work.
+
+        Args:
+            reader: the log.
+            broker: the connection to NATS.
+            stream: which stream.
+            metrics: what operators see.
+            max_event_bytes: the largest event that commands may make; the broker must take it.
+            on_halt: told why the relay cannot go on without an operator, or None when it goes on.
+            times: intervals.
+        """
+        self._reader = reader
+        self._broker = broker
+        self._stream = stream
+        self._metrics = metrics
+        self._max_event_bytes = max_event_bytes
+        self._on_halt = on_halt
+        self._times = times
+        self._wake = asyncio.Event()
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="relay")
+        self._published = 0
+        self._epoch = ""
+        self.state = RelayState.WAITING_FOR_BROKER
+
+    def wake(self) -> None:
+        """There is something new in the log."""
+        self._wake.set()
+
+    async def run(self, stop: StopSignal) -> None:
+        """Publish until `stop`. Failures are logged, counted and tried again; a diverged history halts it."""
+        backoff = _FIRST_BACKOFF_SECONDS
+        while not stop.is_set():
+            self._become(RelayState.WAITING_FOR_BROKER)
+            if not await self._broker.wait_connected(stop):
+                continue
+            try:
+                await self._publish_while_connected(stop)
+                backoff = _FIRST_BACKOFF_SECONDS
+            except (HistoryDiverged, UnsupportedBroker) as error:
+                self._halt(error)
+                await stop.wait_for(_HALTED_RECHECK_SECONDS)
+            except (BatchRejected, StoreError, nats.errors.Error, TimeoutError, OSError, json.JSONDecodeError) as error:
+                self._metrics.failures.inc()
+                if stop.is_set():
+                    break
+                self._become(RelayState.RETRYING)
+                _log.warning("publishing failed, trying again", error=repr(error), retry_in_seconds=backoff)
+                await stop.wait_for(backoff)
+                backoff = min(2 * backoff, _LONGEST_BACKOFF_SECONDS)
+
+    async def run_heartbeat(self, stop: StopSignal) -> None:
+        """Every second, until `stop`: tell where the log is, and measure how far the stream is behind it."""
+        while not stop.is_set():
+            try:
+                head = await self._on_thread(self._reader.read_head)
+                await self._measure_lag(head)
+                if self._broker.connected:
+                    await self._broker.client.publish(
+                        heartbeat_subject(self._stream.prefix), self._heartbeat(head).SerializeToString()
+                    )
+            except (StoreError, nats.errors.Error, OSError) as error:
+                self._metrics.failures.inc()
+                _log.warning("heartbeat failed", error=repr(error))
+            await stop.wait_for(self._times.heartbeat)
+
+    def release(self) -> None:
+        """Give the threads back, once `run` and `run_heartbeat` have ended."""
+        self._threads.shutdown(wait=True)
+
+    async def _publish_while_connected(self, stop: StopSignal) -> None:
+        connects = self._broker.connects
+        tail = await self._find_tail()
+        self._on_halt(None)
+        self._metrics.halted.set(0)
+        self._become(RelayState.PUBLISHING)
+        checked = time.monotonic()
+        while not stop.is_set() and self._broker.connected and self._broker.connects == connects:
+            self._note_published(tail)
+            self._wake.clear()
+            events = await self._on_thread(partial(self._reader.read_log, tail.position + 1, MAX_BATCH, _BATCH_BYTES))
+            if events:
+                tail = await self._publish(tail, events)
+                checked = time.monotonic()
+                if len(events) < MAX_BATCH:
+                    await stop.wait_for(self._times.gather)
+            elif time.monotonic() - checked >= self._times.check:
+                if await self._find_tail() != tail:
+                    _log.warning("the stream changed while idle, looking again", position=tail.position)
+                    return
+                checked = time.monotonic()
+            else:
+                await self._idle()
+
+    async def _publish(self, tail: Tail, events: list[EventRecord]) -> Tail:
+        first = events[0]
+        if chain_hash(tail.hash, first) != first.hash:
+            raise HistoryDiverged(
+                f"position {first.position} of the log does not chain from position {tail.position} of stream "
+                f"{self._stream.name}: they are two histories, or the log was changed; run `orderstream verify`"
+            )
+        failpoints.reach("relay.before_publish")
+        after = await publish_batch(
+            self._broker.client, self._stream, self._epoch, tail, events, self._times.acknowledge
+        )
+        failpoints.reach("relay.after_publish")
+        self._metrics.published.inc(len(events))
+        self._metrics.batches.inc()
+        return after
+
+    async def _find_tail(self) -> Tail:
+        """Where the stream ends, made sure that it is a beginning of the log."""
+        client = self._broker.client
+        if client.max_payload < self._max_event_bytes:
+            raise UnsupportedBroker(
+                f"the broker takes messages of {client.max_payload} bytes, max_event_bytes is {self._max_event_bytes}: "
+                "raise the broker's max_payload or lower max_event_bytes"
+            )
+        head = await self._on_thread(self._reader.read_head)
+        self._epoch = head.epoch
+        last = await ensure_stream(client, self._stream, head.epoch)
+        tail = await read_tail(client.jetstream(), self._stream, last, head.epoch)
+        head = await self._on_thread(self._reader.read_head)
+        await self._on_thread(lambda: check_tail(self._stream, tail, head, self._reader))
+        return tail
+
+    async def _idle(self) -> None:
+        try:
+            async with asyncio.timeout(self._times.poll):
+                await self._wake.wait()
+        except TimeoutError:
+            pass  # time to look at the log: another process may have written
+
+    async def _measure_lag(self, head: LogHead) -> None:
+        lag = max(0, head.position - self._published)
+        age = 0.0
+        if lag:
+            oldest = await self._on_thread(lambda: self._reader.read_log(self._published + 1, 1))
+            age = max(0.0, time.time() - oldest[0].record_time / 1e6) if oldest else 0.0
+        self._metrics.lag_events.set(lag)
+        self._metrics.lag_seconds.set(age)
+
+    def _heartbeat(self, head: LogHead) -> LogHeartbeat:
+        return LogHeartbeat(
+            epoch=head.epoch,
+            position=head.position,
+            hash=head.hash,
+            record_time=to_timestamp(head.record_time) if head.position else None,
+            published_position=self._published,
+        )
+
+    def _note_published(self, tail: Tail) -> None:
+        self._published = tail.position
+        self._metrics.position.set(tail.position)
+
+    def _halt(self, error: OperatorError) -> None:
+        if self.state is not RelayState.HALTED:
+            _log.error("halted: an operator must act", error=str(error))
+        self._become(RelayState.HALTED)
+        self._metrics.halted.set(1)
+        self._on_halt(str(error))
+
+    def _become(self, state: RelayState) -> None:
+        if state is RelayState.WAITING_FOR_BROKER and self._broker.connected:
+            return
+        if state is not self.state:
+            _log.info("relay", state=state.value, position=self._published)
+            self.state = state
+
+    async def _on_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
