@@ -101,7 +101,8 @@ class SqlEventStore:
         """See EventStore."""
         with self.begin_append() as transaction:
             pruned = transaction.prune_results(before, limit)
-            transaction.commit()
+            if pruned:
+                transaction.commit()
             return pruned
 
     def close(self) -> None:
