@@ -1,0 +1,1 @@
+"""The broker: the nats-server that a process brings along, and connections to one."""
