@@ -26,7 +26,7 @@ from cqrs.serving.background import Background
 from cqrs.serving.grpc_server import GrpcServer
 from cqrs.serving.health import Readiness
 from cqrs.serving.metrics import ServerMetrics
-from cqrs.serving.process import EXIT_CONFIG, run_server
+from cqrs.serving.process import EXIT_CONFIG, run_server, settle
 from cqrs.serving.settings_loader import load_settings
 from cqrs.serving.stop import StopSignal
 from cqrs.store.ownership import own_write_db
@@ -123,6 +123,7 @@ async def _serve(
         store_health(None)
         relay_health(None)
         await server.start()
+        settle()
         await stop.wait()
         await server.drain()
         committer.close()

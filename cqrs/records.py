@@ -1,12 +1,14 @@
 """Events as the log holds them, the log's head, and the hash chain that joins them.
 
-The stored columns, their order and their numbers in `chain_hash` are for ever: the hashes in every log depend on them.
+The stored columns, their order and the form of `chain_hash` are for ever: the hashes in every log depend on them.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from hashlib import sha256
+from typing import Any as Untyped
 from typing import NamedTuple
 
 from google.protobuf.any_pb2 import Any
@@ -60,30 +62,36 @@ class LogHead(NamedTuple):
     """Record time of the last event in microseconds since 1970; 0 for an empty log."""
 
 
-def chain_hash(previous_hash: bytes, event: EventRecord) -> bytes:
-    """SHA-256 over `previous_hash` and the event's stored columns (`event.hash` itself is not looked at).
+def chain_hash(previous_hash: bytes, columns: Sequence[Untyped]) -> bytes:
+    """SHA-256 over `previous_hash` and an event's stored columns but `hash`: an EventRecord, or its first 13 columns.
 
-    Each column is its number (1 byte), its length (4 bytes, big endian) and its bytes, in column order; integers are 8
-    bytes, big endian; text is UTF-8. Absent optional columns are left out, so that a column added later does not change
-    the hash of an event that lacks it. Linked like this by Haber and Stornetta, "How to
-    time-stamp a digital document", 1991.
+    First the three numbers (8 bytes each) and the lengths of the ten other columns in bytes (4 bytes each, all ones for
+    an absent one), big endian; then text as UTF-8 and `data` as stored; each group in column order. A column that is
+    added later is to be appended with its number and length where it is present, so that no old hash changes. Linked
+    like this by Haber and Stornetta, "How to time-stamp a digital document", 1991.
     """
-    parts = [previous_hash]
-    for number, value in enumerate(event[:-1], start=1):
-        if value is None:
-            continue
-        if isinstance(value, int):
-            encoded = value.to_bytes(8, "big")
-        elif isinstance(value, str):
-            encoded = value.encode()
-        else:
-            encoded = value
-        parts.append(_PART_HEADER.pack(number, len(encoded)))
-        parts.append(encoded)
-    return sha256(b"".join(parts)).digest()
+    (
+        position, event_id, aggregate_type, aggregate_id, version, event_type, record_time,
+        request_id, correlation_id, causation_id, actor, traceparent, data,
+    ) = columns[:_HASHED_COLUMNS]  # fmt: skip
+    optional = (request_id, correlation_id, causation_id, actor, traceparent)
+    text = (event_id, aggregate_type, aggregate_id, event_type, *filter(None, optional))
+    encoded = "".join(text).encode()
+    if len(encoded) == sum(map(len, text)):  # ASCII, as nearly all are: characters are bytes
+        lengths = [
+            len(event_id), len(aggregate_type), len(aggregate_id), len(event_type),
+            *[_ABSENT if value is None else len(value) for value in optional],
+        ]  # fmt: skip
+    else:
+        required = (event_id, aggregate_type, aggregate_id, event_type)
+        lengths = [_ABSENT if value is None else len(value.encode()) for value in (*required, *optional)]
+    header = _HASH_HEADER.pack(position, version, record_time, *lengths, len(data))
+    return sha256(b"".join((previous_hash, header, encoded, data))).digest()
 
 
-_PART_HEADER = struct.Struct(">BI")
+_HASHED_COLUMNS = 13
+_HASH_HEADER = struct.Struct(">3Q10I")
+_ABSENT = 0xFFFF_FFFF
 
 
 def to_wire(event: EventRecord) -> RecordedEvent:

@@ -63,7 +63,7 @@ def _created(order: Order, event: OrderCreated) -> None:
     order.order_id = event.order_id
     order.customer_id = event.customer_id
     order.status = CREATED
-    order.items.extend(event.items)
+    order.items.MergeFrom(event.items)
     order.total.CopyFrom(event.total)
     if event.HasField("shipping_address"):
         order.shipping_address.CopyFrom(event.shipping_address)

@@ -139,7 +139,10 @@ class _Batch:
             type_.evolve(state, event)
             position += 1
             version += 1
-            record = EventRecord(
+            data = event.SerializeToString(deterministic=True)
+            if len(data) + _ENVELOPE_BYTES > self._max_event_bytes:
+                raise EventTooLarge(len(data) + _ENVELOPE_BYTES, self._max_event_bytes)
+            columns = (
                 position,
                 new_id(),
                 type_.name,
@@ -152,19 +155,12 @@ class _Batch:
                 metadata.causation_id,
                 metadata.actor,
                 metadata.traceparent,
-                event.SerializeToString(deterministic=True),
-                b"",
+                data,
             )
-            self._refuse_too_large(record)
-            previous_hash = chain_hash(previous_hash, record)
-            records.append(record._replace(hash=previous_hash))
+            previous_hash = chain_hash(previous_hash, columns)
+            records.append(EventRecord(*columns, previous_hash))
         plan.events.extend(records)
         plan.head = LogHead(position, previous_hash, plan.head.epoch, self._record_time)
         after = LoadedAggregate(type_.name, state, version)
         plan.states[command.aggregate_id] = after
         return after
-
-    def _refuse_too_large(self, record: EventRecord) -> None:
-        size = len(record.data) + _ENVELOPE_BYTES
-        if size > self._max_event_bytes:
-            raise EventTooLarge(size, self._max_event_bytes)
