@@ -7,7 +7,7 @@ URL-safe base64 without padding (46 characters).
 from __future__ import annotations
 
 import struct
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from typing import NamedTuple
 from uuid import UUID
@@ -51,7 +51,7 @@ def decode_token(text: str) -> ConsistencyToken:
         MalformedToken: the text is no token, or one of a format that this version does not know.
     """
     try:
-        raw = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+        raw = b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (Base64Error, UnicodeEncodeError) as error:
         raise MalformedToken("not a consistency token: pass one exactly as a server returned it") from error
     if len(raw) != _BODY.size + _CRC.size or _CRC.pack(crc32(raw[:-4])) != raw[-4:]:
