@@ -1,0 +1,1 @@
+"""One file a view: what each query checks, reads and answers."""
