@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,7 +17,6 @@ from cqrs.commit.aggregates import AggregateCache
 from cqrs.commit.committer import CommitLimits, Committer
 from cqrs.commit.metrics import CommitMetrics
 from cqrs.commit.plan import Planner
-from cqrs.errors import OperatorError
 from cqrs.relay.metrics import RelayMetrics
 from cqrs.relay.relay import Relay, RelayTimes
 from cqrs.relay.stream import StreamSettings
@@ -26,8 +24,7 @@ from cqrs.serving.background import Background
 from cqrs.serving.grpc_server import GrpcServer
 from cqrs.serving.health import Readiness
 from cqrs.serving.metrics import ServerMetrics
-from cqrs.serving.process import EXIT_CONFIG, run_server, settle
-from cqrs.serving.settings_loader import load_settings
+from cqrs.serving.process import run_command_line, settle
 from cqrs.serving.stop import StopSignal
 from cqrs.store.ownership import own_write_db
 from cqrs.store.sql import SqlEventStore
@@ -36,12 +33,7 @@ from orderstream.events.v1.event_service_pb2_grpc import add_EventServiceService
 
 def main(args: Sequence[str]) -> int:
     """Run a command server with these command line flags; returns the process's exit code."""
-    try:
-        settings = load_settings(CommandServerSettings, args)
-    except OperatorError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - before logging is set up
-        return EXIT_CONFIG
-    return run_server(serve, settings)
+    return run_command_line(serve, CommandServerSettings, args)
 
 
 async def serve(settings: CommandServerSettings, stop: StopSignal) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from cqrs import failpoints
 from cqrs.broker.connection import BrokerConnection
 from cqrs.database.engine import database_file, open_engine
 from cqrs.database.migrations import check_schema, upgrade_schema
-from cqrs.errors import ConfigurationError, OperatorError, OrderstreamError
+from cqrs.errors import ConfigurationError, OrderstreamError
 from cqrs.projection.heartbeats import follow_heartbeats
 from cqrs.projection.log_reader import LogReader
 from cqrs.projection.runner import ProjectionRunner, RunnerOptions
@@ -24,8 +23,7 @@ from cqrs.serving.grpc_server import GrpcServer
 from cqrs.serving.health import Readiness
 from cqrs.serving.logging import get_logger
 from cqrs.serving.metrics import ServerMetrics
-from cqrs.serving.process import EXIT_CONFIG, run_server
-from cqrs.serving.settings_loader import load_settings
+from cqrs.serving.process import run_command_line
 from cqrs.serving.stop import StopSignal
 from cqrs.serving.tls import open_channel
 from orderstream.projections.v1.projection_service_pb2 import ProjectionState
@@ -42,12 +40,7 @@ _log = get_logger(__name__)
 
 def main(args: Sequence[str]) -> int:
     """Run a projector with these command line flags; returns the process's exit code."""
-    try:
-        settings = load_settings(ProjectorSettings, args)
-    except OperatorError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - before logging is set up
-        return EXIT_CONFIG
-    return run_server(serve, settings)
+    return run_command_line(serve, ProjectorSettings, args)
 
 
 async def serve(settings: ProjectorSettings, stop: StopSignal) -> None:

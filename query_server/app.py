@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cqrs.errors import StoreUnavailable
 from cqrs.serving.background import Background
 from cqrs.serving.grpc_server import GrpcServer
 from cqrs.serving.health import Readiness
 from cqrs.serving.logging import get_logger
 from cqrs.serving.metrics import ServerMetrics
+from cqrs.serving.process import run_command_line
 from cqrs.serving.stop import StopSignal
 from query_server.cache import AnswerCache
 from query_server.feed import ChangeFeed
@@ -31,8 +34,13 @@ _BROKER = "broker"
 _log = get_logger(__name__)
 
 
-async def main(settings: QueryServerSettings, stop: StopSignal) -> None:
-    """Serve queries until told to stop.
+def main(args: Sequence[str]) -> int:
+    """Run a query server with these command line flags; returns the process's exit code."""
+    return run_command_line(serve, QueryServerSettings, args)
+
+
+async def serve(settings: QueryServerSettings, stop: StopSignal) -> None:
+    """Serve queries until `stop`, then drain.
 
     Raises:
         OperatorError: the settings, or the read DB's schema, are not right.

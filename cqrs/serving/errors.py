@@ -42,9 +42,12 @@ def answer_of(error: ServiceError) -> Answer:
 
 
 def status_of(error: ServiceError) -> Status:
-    """The google.rpc.Status of an error: ErrorInfo first, then what else fits its code."""
+    """The google.rpc.Status of an error: ErrorInfo first, then what else fits its code.
+
+    The message begins with the reason too: for people whose tools do not decode details (`buf curl`, most logs).
+    """
     message = _cut_encoded(error.message, _MAX_MESSAGE_BYTES)
-    status = Status(code=error.code.value[0], message=message)
+    status = Status(code=error.code.value[0], message=f"{error.reason}: {message}")
     _attach(status, ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata))
     if isinstance(error, InvalidRequest):
         _attach(status, _bad_request(error, _MAX_STATUS_BYTES - status.ByteSize()))
@@ -63,7 +66,7 @@ def status_of(error: ServiceError) -> Status:
 
 def internal_error(incident_id: str) -> Answer:
     """The answer for a defect: it says where to look, and nothing of what went wrong."""
-    message = f"internal error; the server's log has the cause under incident_id {incident_id}"
+    message = f"INTERNAL: a defect; the server's log has the cause under incident_id {incident_id}"
     status = Status(code=grpc.StatusCode.INTERNAL.value[0], message=message)
     _attach(status, ErrorInfo(reason="INTERNAL", domain=ERROR_DOMAIN, metadata={"incident_id": incident_id}))
     return Answer(grpc.StatusCode.INTERNAL, message, ((STATUS_DETAILS_KEY, status.SerializeToString()),))

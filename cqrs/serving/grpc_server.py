@@ -88,6 +88,10 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", self._settings.max_message_bytes),
                 ("grpc.max_send_message_length", self._settings.max_message_bytes),
+                # gRPC core keeps 1,000 calls that nobody has accepted yet, and ends more of them as CANCELLED. Ours are
+                # accepted at once, to be refused with a reason if they are too many (measured: a burst of 6,000).
+                ("grpc.server.max_pending_requests", 100_000),
+                ("grpc.server.max_pending_requests_hard_limit", 200_000),
                 # Clients behind balancers and NATs send keepalive pings; allow one each 10 s, also between calls.
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),

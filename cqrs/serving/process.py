@@ -8,12 +8,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from cqrs.errors import OperatorError
 from cqrs.serving.logging import configure_logging, get_logger
 from cqrs.serving.settings import ServerSettings
+from cqrs.serving.settings_loader import load_settings
 from cqrs.serving.stop import StopSignal
 
 __all__ = ["EXIT_CONFIG", "EXIT_SOFTWARE", "StopSignal", "new_event_loop", "run_server", "settle"]
@@ -29,6 +30,21 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _log = get_logger(__name__)
 
 SettingsT = TypeVar("SettingsT", bound=ServerSettings)
+
+
+def run_command_line(
+    main: Callable[[SettingsT, StopSignal], Awaitable[None]], settings: type[SettingsT], args: Sequence[str]
+) -> int:
+    """`run_server` with the settings that these command line flags, the environment and the file amount to.
+
+    Settings that are wrong are told on stderr, and the exit code is EXIT_CONFIG.
+    """
+    try:
+        loaded = load_settings(settings, args)
+    except OperatorError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - how to log is among the settings
+        return EXIT_CONFIG
+    return run_server(main, loaded)
 
 
 def run_server(main: Callable[[SettingsT, StopSignal], Awaitable[None]], settings: SettingsT) -> int:

@@ -74,8 +74,9 @@ class EventReader(Protocol):
         ...
 
     def read_log(self, from_position: int, limit: int, max_bytes: int | None = None) -> list[EventRecord]:
-        """At most `limit` events from a position on, in position order; at least one if there is any, then no more than
-        `max_bytes` of event data.
+        """At most `limit` events from a position on, in position order.
+
+        With `max_bytes`, no more than that of event data, but at least one event if there is any.
         """
         ...
 

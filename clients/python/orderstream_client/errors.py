@@ -68,6 +68,7 @@ def decode_error(error: grpc.aio.AioRpcError) -> OrderstreamCallError:
             violations = [FieldViolation(each.field, each.description) for each in request.field_violations]
         elif detail.Unpack(retry):
             retry_after = retry.retry_delay.ToMicroseconds() / 1_000_000
+    message = message.removeprefix(f"{reason}: ")
     return OrderstreamCallError(
         error.code(), message, reason=reason, metadata=metadata, violations=violations, retry_after=retry_after
     )

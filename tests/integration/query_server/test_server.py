@@ -34,7 +34,7 @@ from orderstream.projections.v1.notification_pb2 import ProjectionChanged
 from orderstream.sales.v1.queries_pb2 import GetSalesDashboardRequest
 from orderstream.sales.v1.queries_pb2_grpc import SalesQueryServiceStub
 from orderstream.types.v1.freshness_pb2 import FreshnessState
-from query_server.app import main
+from query_server.app import serve
 from query_server.settings import QueryServerSettings
 from tests.integration.query_server.read_db import EPOCH, ReadDb
 from tests.integration.query_server.rig import token
@@ -106,7 +106,7 @@ async def serving(db_url: str, tmp_path: Path, *, nats_url: str = NO_BROKER, **s
         {"listen": "127.0.0.1:0", "read_db_url": db_url, "nats_url": nats_url, "ready_file": ready_file, **settings}
     )
     stop = StopSignal()
-    process = asyncio.create_task(main(config, stop))
+    process = asyncio.create_task(serve(config, stop))
 
     async def started() -> bool:
         if process.done():
@@ -312,7 +312,7 @@ def test_a_read_db_without_its_schema_is_refused_with_the_command_that_mends_it(
     def start(file: Path) -> None:
         settings = QueryServerSettings.model_validate({"read_db_url": f"sqlite:///{file}", "listen": "127.0.0.1:0"})
         with pytest.raises(SchemaMismatch, match="orderstream db upgrade"):
-            asyncio.run(main(settings, StopSignal()))
+            asyncio.run(serve(settings, StopSignal()))
 
     missing, empty = tmp_path / "missing.db", tmp_path / "empty.db"
     start(missing)

@@ -169,6 +169,19 @@ def test_an_unknown_method_is_unimplemented() -> None:
     asyncio.run(scenario())
 
 
+def test_each_call_of_a_burst_is_answered_or_refused_with_a_reason_and_none_is_cancelled() -> None:
+    async def scenario() -> None:
+        async with running(max_concurrent_calls=5) as run:
+            outcomes = await asyncio.gather(
+                *(run.stub.DescribeLog(DescribeLogRequest()) for _ in range(4000)), return_exceptions=True
+            )
+            errors = [decode_error(each) for each in outcomes if isinstance(each, grpc.aio.AioRpcError)]
+            assert {error.reason for error in errors} <= {"OVERLOADED"}
+            assert len(errors) < len(outcomes)
+
+    asyncio.run(scenario())
+
+
 def test_a_call_over_the_limit_is_refused_at_once_and_the_others_are_answered() -> None:
     async def scenario() -> None:
         held = Held()

@@ -24,11 +24,12 @@ def test_a_new_customer_is_registered_at_the_servers_time() -> None:
 def test_a_customer_from_the_past_keeps_the_time_that_the_import_names() -> None:
     past = Timestamp(seconds=852_076_800)
     command = RegisterCustomerRequest(customer_id="c-1", name="Ada", email="ada@example.com", occur_time=past)
-    assert (
+    customer = (
         given()
         .when(decide_register, command)
         .then(CustomerRegistered(customer_id="c-1", name="Ada", email="ada@example.com", occur_time=past))
     )
+    assert customer.create_time == past
 
 
 def test_a_registered_id_is_not_registered_again() -> None:

@@ -1,0 +1,120 @@
+"""`orderstream customers`: commands to customers, and a query for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import console
+from cli.command import command
+from cli.commands.command_options import ExpectedVersion, OccurTime, RequestId, common_fields
+from cli.console import OutputFormat
+from cli.options import Connection, MaxWait, Output, Token, with_connection
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from orderstream.customers.v1.commands_pb2 import RegisterCustomerResponse, UpdateCustomerResponse
+    from orderstream.customers.v1.commands_pb2_grpc import CustomerCommandServiceAsyncStub
+
+app = typer.Typer(help="Register, change and look at customers.", no_args_is_help=True)
+
+CustomerId = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's id.")]
+
+
+@command(app, "register", "orderstream customers register --id ada --name 'Ada Lovelace' --email ada@example.org")
+@with_connection
+def register(
+    connection: Connection,
+    name: Annotated[str, typer.Option(metavar="NAME", help="The customer's name.")],
+    email: Annotated[str, typer.Option(metavar="ADDRESS", help="The customer's email address.")],
+    customer_id: Annotated[
+        str, typer.Option("--id", metavar="ID", help="The customer's id. The server makes one if not given.")
+    ] = "",
+    request_id: RequestId = "",
+    expected_version: ExpectedVersion = None,
+    occur_time: OccurTime = "",
+    output: Output = OutputFormat.TEXT,
+) -> None:
+    """Register a customer."""
+    from orderstream.customers.v1.commands_pb2 import RegisterCustomerRequest
+
+    request = RegisterCustomerRequest(
+        customer_id=customer_id, name=name, email=email, **common_fields(request_id, expected_version, occur_time)
+    )
+    _send(connection, output, request.request_id, lambda stub, seconds: stub.RegisterCustomer(request, timeout=seconds))
+
+
+@command(app, "update", "orderstream customers update ada --name 'Ada King'")
+@with_connection
+def update(
+    connection: Connection,
+    customer_id: CustomerId,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The new name.")] = None,
+    email: Annotated[str | None, typer.Option(metavar="ADDRESS", help="The new email address.")] = None,
+    request_id: RequestId = "",
+    expected_version: ExpectedVersion = None,
+    occur_time: OccurTime = "",
+    output: Output = OutputFormat.TEXT,
+) -> None:
+    """Change a customer's name or email address. Their orders show it too."""
+    from orderstream.customers.v1.commands_pb2 import UpdateCustomerRequest
+
+    request = UpdateCustomerRequest(
+        customer_id=customer_id, name=name, email=email, **common_fields(request_id, expected_version, occur_time)
+    )
+    _send(connection, output, request.request_id, lambda stub, seconds: stub.UpdateCustomer(request, timeout=seconds))
+
+
+@command(app, "get", "orderstream customers get cdnow-00004", "orderstream customers get ada --token TOKEN -o json")
+@with_connection
+def get(
+    connection: Connection,
+    customer_id: CustomerId,
+    token: Token = "",
+    max_wait: MaxWait = 2.0,
+    output: Output = OutputFormat.TEXT,
+) -> None:
+    """Show a customer, from the read model."""
+    from rich.console import Group
+
+    from cli.calls import call, seconds
+    from cli.rendering.common import freshness_banner
+    from cli.rendering.orders import customer_details
+    from orderstream.customers.v1.queries_pb2 import GetCustomerRequest
+    from orderstream.customers.v1.queries_pb2_grpc import CustomerQueryServiceStub
+
+    request = GetCustomerRequest(customer_id=customer_id, consistency_token=token, max_wait=seconds(max_wait))
+    answer = call(
+        connection,
+        connection.query_server,
+        lambda channel: CustomerQueryServiceStub(channel).GetCustomer(request, timeout=connection.timeout + max_wait),
+    )
+    console.print_one(
+        output,
+        console.to_json(answer),
+        lambda: Group(freshness_banner(answer.freshness), customer_details(answer.customer, answer.customer.version)),
+    )
+
+
+def _send(
+    connection: Connection,
+    output: OutputFormat,
+    request_id: str,
+    send: Callable[
+        [CustomerCommandServiceAsyncStub, float],
+        Awaitable[RegisterCustomerResponse | UpdateCustomerResponse],
+    ],
+) -> None:
+    """Send a command and print the customer as they are after it."""
+    from cli.calls import send_command
+    from cli.rendering.orders import customer_details
+    from orderstream.customers.v1.commands_pb2_grpc import CustomerCommandServiceStub
+
+    answer = send_command(
+        connection, request_id, lambda channel: send(CustomerCommandServiceStub(channel), connection.timeout)
+    )
+    console.print_one(output, console.to_json(answer), lambda: customer_details(answer.customer, answer.version))
+    if output is OutputFormat.TEXT:
+        console.note(f"token: {answer.consistency_token}")

@@ -1,0 +1,1 @@
+"""`orderstream import`: reads purchases from a file and sends them as commands."""

@@ -1,0 +1,1 @@
+"""What answers look like to people: Rich renderables made from messages of the contract. No I/O."""
