@@ -96,7 +96,7 @@ async def _serve(
             settings.max_queued_commands,
             settings.max_queued_bytes,
         ),
-        on_commit=lambda _head: relay.wake(),
+        on_commit=relay.committed,
         on_store_health=store_health,
     )
     server = GrpcServer(settings, metrics=metrics, readiness=readiness)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from command_server.commands.call_metadata import read_call_metadata
@@ -18,6 +18,7 @@ from cqrs.commit.command import AggregateType, Command, fingerprint_of
 from cqrs.commit.committer import Committer
 from cqrs.ids import new_id
 from cqrs.serving.deadlines import remaining_seconds
+from cqrs.serving.errors import malformed_message
 from cqrs.serving.validation import Violations
 from domain.context import Context
 from domain.rejection import Rejection
@@ -29,6 +30,7 @@ _MAX_REQUEST_ID = 128
 _CLOCK_SKEW_MICROS = 300 * 1_000_000
 
 _ServicerContext = grpc.aio.ServicerContext[Any, Any]
+_Pairs = Iterable[tuple[str, str | bytes]] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class CommandRpc:
 def command_handlers(
     service: str, resource: str, rpcs: Iterable[CommandRpc], committer: Committer
 ) -> grpc.GenericRpcHandler:
-    """The gRPC handlers of a command service. They answer with the bytes that the committer made and stored.
+    """The gRPC handlers of a command service: bytes in, and out those that the committer made and stored.
 
     Args:
         service: full name of the service.
@@ -64,28 +66,45 @@ def command_handlers(
         service,
         {
             rpc.name: grpc.unary_unary_rpc_method_handler(
-                _handler(f"/{service}/{rpc.name}", resource, rpc, committer),
-                request_deserializer=rpc.request.FromString,
-                response_serializer=None,
+                _handler(_Method(f"/{service}/{rpc.name}", resource, rpc), committer)
             )
             for rpc in rpcs
         },
     )
 
 
-def _handler(
-    method: str, resource: str, rpc: CommandRpc, committer: Committer
-) -> Callable[[Any, _ServicerContext], Awaitable[bytes]]:
-    id_field = f"{resource}_id"
-    response_type = rpc.response
-    references_field = rpc.customer[1] if rpc.customer else ""
+def _handler(method: _Method, committer: Committer) -> Callable[[bytes, _ServicerContext], Awaitable[bytes]]:
+    async def handle(request: bytes, context: _ServicerContext) -> bytes:
+        call = _Call(method, request, context.invocation_metadata(), _deadline(context))
+        try:
+            outcome = await committer.submit(call)
+        except Rejection as rejection:
+            raise to_error(rejection) from rejection
+        if outcome.replayed:
+            context.set_trailing_metadata(REPLAYED)
+        return outcome.response
 
-    def respond(state: Message, version: int, token: str) -> Message:
-        return response_type(**{resource: state, "version": version, "consistency_token": token})
+    return handle
 
-    async def handle(request: Any, context: _ServicerContext) -> bytes:
+
+class _Method:
+    """How requests of one RPC become commands."""
+
+    def __init__(self, path: str, resource: str, rpc: CommandRpc) -> None:
+        self._path = path
+        self._resource = resource
+        self._id_field = f"{resource}_id"
+        self._rpc = rpc
+
+    def prepare(self, raw: bytes, call_metadata: _Pairs) -> Command:
+        """Parse and check a request."""
+        rpc, id_field = self._rpc, self._id_field
+        try:
+            request: Any = rpc.request.FromString(raw)
+        except DecodeError:
+            raise malformed_message() from None
         violations = Violations()
-        metadata = read_call_metadata(context.invocation_metadata(), violations)
+        metadata = read_call_metadata(call_metadata, violations)
         aggregate_id = getattr(request, id_field)
         is_new = rpc.creates and not aggregate_id
         if not is_new:
@@ -95,7 +114,7 @@ def _handler(
         violations.check()
 
         request_id = request.request_id or None
-        fingerprint = fingerprint_of(method, request) if request_id else b""
+        fingerprint = fingerprint_of(self._path, request) if request_id else b""
         if is_new:
             aggregate_id = new_id()
             setattr(request, id_field, aggregate_id)
@@ -103,30 +122,39 @@ def _handler(
         def decide(state: Any, now: Timestamp, references: Sequence[Any]) -> Sequence[Message]:
             return rpc.decide(state, request, Context(now, references[0] if references else None))
 
-        command = Command(
-            method=method,
+        return Command(
+            method=self._path,
             aggregate_type=rpc.aggregate_type,
             aggregate_id=aggregate_id,
             decide=decide,
-            respond=respond,
+            respond=self._respond,
             fingerprint=fingerprint,
             request_id=request_id,
             expected_version=request.expected_version if request.HasField("expected_version") else None,
-            references=((rpc.customer[0], getattr(request, references_field)),) if rpc.customer else (),
+            references=((rpc.customer[0], getattr(request, rpc.customer[1])),) if rpc.customer else (),
             is_new=is_new,
             metadata=metadata,
-            size_bytes=request.ByteSize(),
-            deadline=_deadline(context),
         )
-        try:
-            outcome = await committer.submit(command)
-        except Rejection as rejection:
-            raise to_error(rejection) from rejection
-        if outcome.replayed:
-            context.set_trailing_metadata(REPLAYED)
-        return outcome.response
 
-    return handle
+    def _respond(self, state: Message, version: int, token: str) -> Message:
+        return self._rpc.response(**{self._resource: state, "version": version, "consistency_token": token})
+
+
+class _Call:
+    """A request as it arrived: the committer's Submission."""
+
+    __slots__ = ("_call_metadata", "_method", "_request", "deadline", "size_bytes")
+
+    def __init__(self, method: _Method, request: bytes, call_metadata: _Pairs, deadline: float | None) -> None:
+        self._method = method
+        self._request = request
+        self._call_metadata = call_metadata
+        self.size_bytes = len(request)
+        self.deadline = deadline
+
+    def prepare(self) -> Command:
+        """See Submission."""
+        return self._method.prepare(self._request, self._call_metadata)
 
 
 def _validate_common(request: Any, violations: Violations) -> None:

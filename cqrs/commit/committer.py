@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from cqrs import failpoints
 from cqrs.commit.aggregates import AggregateCache, LoadedAggregate
-from cqrs.commit.command import Command, Outcome
+from cqrs.commit.command import Command, Outcome, Submission
 from cqrs.commit.metrics import CommitMetrics
 from cqrs.commit.plan import Plan, Planner
 from cqrs.errors import DeadlinePassed, Overloaded, ShuttingDown, StoreUnavailable
@@ -27,6 +27,9 @@ from cqrs.store.port import CommitUncertain, EventStore, StoreError
 _T = TypeVar("_T")
 
 _log = get_logger(__name__)
+
+_QUIET_TURNS = 6
+"""A call takes several turns of the loop from its arrival to its command; this many without a new one: that was all."""
 
 _RESOLVE_TRIES = 10
 _RESOLVE_PAUSE_SECONDS = 0.5
@@ -42,14 +45,18 @@ class CommitLimits:
     queued_bytes: int = 64 * 1024 * 1024
 
 
-class _Pending:
-    """A command and who waits for it."""
+class _Waiting(NamedTuple):
+    """A request in the queue, and who waits for its outcome."""
 
-    __slots__ = ("command", "future")
+    submission: Submission
+    future: asyncio.Future[Outcome]
 
-    def __init__(self, command: Command, future: asyncio.Future[Outcome]) -> None:
-        self.command = command
-        self.future = future
+
+class _Pending(NamedTuple):
+    """A command of the batch, and who waits for its outcome."""
+
+    command: Command
+    future: asyncio.Future[Outcome]
 
 
 class Committer:
@@ -63,7 +70,7 @@ class Committer:
         metrics: CommitMetrics,
         *,
         limits: CommitLimits,
-        on_commit: Callable[[LogHead], None],
+        on_commit: Callable[[Sequence[EventRecord]], None],
         on_store_health: Callable[[str | None], None],
     ) -> None:
         """Build it; `run` makes it work.
@@ -74,7 +81,7 @@ class Committer:
             planner: decides.
             metrics: what operators see.
             limits: bounds on queue and batches.
-            on_commit: told the new head after each commit that wrote events.
+            on_commit: told the events of each commit that wrote any, once they are durable.
             on_store_health: told why the store does not work, or None when it does.
         """
         self._store = store
@@ -84,19 +91,20 @@ class Committer:
         self._limits = limits
         self._on_commit = on_commit
         self._on_store_health = on_store_health
-        self._queue: deque[_Pending] = deque()
+        self._queue: deque[_Waiting] = deque()
         self._queued_bytes = 0
         self._wake = asyncio.Event()
         self._closing = False
         self._head: LogHead | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="committer")
 
-    async def submit(self, command: Command) -> Outcome:
+    async def submit(self, submission: Submission) -> Outcome:
         """Execute a command; returns once its events are durable.
 
         Cancelling the caller drops the command if it is not decided yet, and never cancels a commit.
 
         Raises:
+            InvalidRequest: the request is malformed.
             Overloaded: too much waits; the command was not taken.
             ShuttingDown: the server drains; the command was not taken.
             DeadlinePassed: its deadline passed before it was decided; nothing was done.
@@ -111,8 +119,8 @@ class Committer:
             self._metrics.refused.inc()
             raise Overloaded(f"{len(self._queue)} commands are waiting: retry later")
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Pending(command, future))
-        self._queued_bytes += command.size_bytes
+        self._queue.append(_Waiting(submission, future))
+        self._queued_bytes += submission.size_bytes
         self._wake.set()
         return await future
 
@@ -125,9 +133,21 @@ class Committer:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
+            await self._gather()
             batch = self._take()
             if batch:
                 await self._process(batch)
+
+    async def _gather(self) -> None:
+        """Let in what has arrived already: turns of the event loop, for as long as each brings more commands.
+
+        A busy loop has calls that it has not come to yet. Without this, small batches would keep it busy with commits.
+        """
+        waiting, quiet = len(self._queue), 0
+        while quiet < _QUIET_TURNS and waiting < self._limits.batch_commands:
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if len(self._queue) == waiting else 0
+            waiting = len(self._queue)
 
     def close(self) -> None:
         """Take no more commands; `run` ends when the queue is empty."""
@@ -143,22 +163,24 @@ class Committer:
         self._thread.shutdown(wait=True)
 
     def _take(self) -> list[_Pending]:
-        """The next batch: in order of arrival, bounded, without those that nobody waits for any more."""
+        """The next batch: in order of arrival, bounded, without malformed requests and those that nobody waits for."""
         limits, now = self._limits, asyncio.get_running_loop().time()
         batch: list[_Pending] = []
         size = 0
         while self._queue and len(batch) < limits.batch_commands and size < limits.batch_bytes:
-            pending = self._queue.popleft()
-            command = pending.command
-            self._queued_bytes -= command.size_bytes
-            if pending.future.done():
+            submission, future = self._queue.popleft()
+            self._queued_bytes -= submission.size_bytes
+            if future.done():
                 self._metrics.expired.inc()
-            elif command.deadline is not None and command.deadline < now:
+            elif submission.deadline is not None and submission.deadline < now:
                 self._metrics.expired.inc()
-                pending.future.set_exception(DeadlinePassed())
+                future.set_exception(DeadlinePassed())
             else:
-                batch.append(pending)
-                size += command.size_bytes
+                try:
+                    batch.append(_Pending(submission.prepare(), future))
+                except Exception as error:  # noqa: BLE001 - raised again where the outcome is awaited
+                    future.set_exception(error)
+                size += submission.size_bytes
         self._metrics.queued_commands.set(len(self._queue))
         self._metrics.queued_bytes.set(self._queued_bytes)
         return batch
@@ -272,7 +294,7 @@ class Committer:
                 self._aggregates.put(aggregate_id, state)
         self._on_store_health(None)
         if plan.events:
-            self._on_commit(plan.head)
+            self._on_commit(plan.events)
 
     def _forget(self) -> None:
         self._head = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from functools import partial
@@ -23,6 +23,7 @@ from cqrs.errors import HistoryDiverged, OperatorError, UnsupportedBroker
 from cqrs.records import EventRecord, LogHead, chain_hash, to_timestamp
 from cqrs.relay.metrics import RelayMetrics
 from cqrs.relay.publish import MAX_BATCH, BatchRejected, publish_batch
+from cqrs.relay.recent import RecentEvents
 from cqrs.relay.stream import StreamSettings, Tail, check_tail, ensure_stream, read_tail
 from cqrs.serving.logging import get_logger
 from cqrs.serving.stop import StopSignal
@@ -97,13 +98,15 @@ class Relay:
         self._on_halt = on_halt
         self._times = times
         self._wake = asyncio.Event()
+        self._recent = RecentEvents()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="relay")
         self._published = 0
         self._epoch = ""
         self.state = RelayState.WAITING_FOR_BROKER
 
-    def wake(self) -> None:
-        """There is something new in the log."""
+    def committed(self, events: Sequence[EventRecord]) -> None:
+        """This process has committed these events just now."""
+        self._recent.add(events)
         self._wake.set()
 
     async def run(self, stop: StopSignal) -> None:
@@ -157,7 +160,7 @@ class Relay:
         while not stop.is_set() and self._broker.connected and self._broker.connects == connects:
             self._note_published(tail)
             self._wake.clear()
-            events = await self._on_thread(partial(self._reader.read_log, tail.position + 1, MAX_BATCH, _BATCH_BYTES))
+            events = await self._next(tail)
             if events:
                 tail = await self._publish(tail, events)
                 checked = time.monotonic()
@@ -170,6 +173,14 @@ class Relay:
                 checked = time.monotonic()
             else:
                 await self._idle()
+
+    async def _next(self, tail: Tail) -> list[EventRecord]:
+        """What follows on the stream's tail in the log."""
+        events = self._recent.take(tail.position + 1, MAX_BATCH)
+        if not events:
+            read = partial(self._reader.read_log, tail.position + 1, MAX_BATCH, _BATCH_BYTES)
+            events = await self._on_thread(read)
+        return events
 
     async def _publish(self, tail: Tail, events: list[EventRecord]) -> Tail:
         first = events[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
@@ -51,13 +52,29 @@ def respond(state: Int64Value, version: int, token: str) -> Message:
     return StringValue(value=f"{state.value} {version} {token}")
 
 
+@dataclass
+class Submitted:
+    """A command as it is handed to the committer."""
+
+    command: Command
+    deadline: float | None = None
+    size_bytes: int = 100
+
+    def prepare(self) -> Command:
+        return self.command
+
+
+def submit_counter(*arguments: str, deadline: float | None = None, **options: Any) -> Submitted:
+    """`raise_counter`, to be handed to the committer."""
+    return Submitted(raise_counter(*arguments, **options), deadline)
+
+
 def raise_counter(
     counter: str = "c",
     *,
     decide: Decider | None = None,
     request_id: str | None = None,
     expected_version: int | None = None,
-    deadline: float | None = None,
     aggregate_type: AggregateType = COUNTER,
     payload: str = "",
 ) -> Command:
@@ -70,8 +87,6 @@ def raise_counter(
         fingerprint=fingerprint_of("/counters/Raise", StringValue(value=f"{counter} {payload}")),
         request_id=request_id,
         expected_version=expected_version,
-        deadline=deadline,
-        size_bytes=100,
     )
 
 
@@ -87,7 +102,7 @@ class Bench:
             Planner(max_event_bytes),
             CommitMetrics(CollectorRegistry()),
             limits=limits,
-            on_commit=lambda head: self.heads.append(head.position),
+            on_commit=lambda events: self.heads.append(events[-1].position),
             on_store_health=self.health.append,
         )
 

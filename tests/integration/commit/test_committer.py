@@ -11,23 +11,25 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from cqrs import failpoints
-from cqrs.commit.command import Outcome
+from cqrs.commit.command import Command, Outcome
 from cqrs.commit.committer import CommitLimits
 from cqrs.errors import (
     AggregateIdTaken,
     DeadlinePassed,
     EventTooLarge,
+    InvalidRequest,
     Overloaded,
     RequestIdReused,
     ShuttingDown,
     StoreUnavailable,
     VersionConflict,
+    Violation,
 )
 from cqrs.store.memory import MemoryEventStore
 from cqrs.store.port import EventStore
 from cqrs.store.sql import SqlEventStore
 from cqrs.tokens import decode_token
-from tests.integration.commit.counters import OTHER, CounterIsFull, Decider, raise_counter, running
+from tests.integration.commit.counters import OTHER, CounterIsFull, Decider, Submitted, running, submit_counter
 from tests.integration.logs import assert_one_gapless_chain, new_write_db
 
 
@@ -77,7 +79,7 @@ def test_a_command_is_acknowledged_only_after_its_commit(sql_store: SqlEventStor
         gate = Gate()
         async with running(sql_store) as bench:
             with failpoints.arm("store.before_commit", gate):
-                command = asyncio.create_task(bench.committer.submit(raise_counter()))
+                command = asyncio.create_task(bench.committer.submit(submit_counter()))
                 await wait_until(gate.reached)
                 await asyncio.sleep(0.05)
                 assert not command.done()
@@ -97,10 +99,10 @@ def test_no_outcome_is_answered_before_the_batch_that_it_saw_not_even_a_rejectio
                 commands = [
                     asyncio.create_task(bench.committer.submit(command))
                     for command in (
-                        raise_counter(),
-                        raise_counter(decide=Decider(limit=1)),
-                        raise_counter(expected_version=7),
-                        raise_counter(decide=Decider(changes=False)),
+                        submit_counter(),
+                        submit_counter(decide=Decider(limit=1)),
+                        submit_counter(expected_version=7),
+                        submit_counter(decide=Decider(changes=False)),
                     )
                 ]
                 await wait_until(gate.reached)
@@ -120,7 +122,7 @@ def test_no_outcome_is_answered_before_the_batch_that_it_saw_not_even_a_rejectio
 def test_commands_that_wait_together_are_one_transaction_and_later_ones_see_earlier_ones(store: EventStore) -> None:
     async def scenario() -> None:
         async with running(store) as bench:
-            outcomes = await asyncio.gather(*(bench.committer.submit(raise_counter()) for _ in range(100)))
+            outcomes = await asyncio.gather(*(bench.committer.submit(submit_counter()) for _ in range(100)))
         assert [parse(outcome) for outcome in outcomes] == [(n, n, n) for n in range(1, 101)]
         assert bench.heads[-1] == 100
         assert len(bench.heads) <= 2
@@ -134,7 +136,7 @@ def test_of_many_with_the_same_expected_version_exactly_one_wins(store: EventSto
         async with running(store) as bench:
             for version in range(5):
                 outcomes = await asyncio.gather(
-                    *(bench.committer.submit(raise_counter(expected_version=version)) for _ in range(64)),
+                    *(bench.committer.submit(submit_counter(expected_version=version)) for _ in range(64)),
                     return_exceptions=True,
                 )
                 assert sum(isinstance(outcome, Outcome) for outcome in outcomes) == 1
@@ -151,11 +153,13 @@ def test_of_many_with_the_same_expected_version_exactly_one_wins(store: EventSto
 def test_a_request_id_takes_effect_once_and_is_answered_with_the_same_bytes(store: EventStore) -> None:
     async def scenario() -> None:
         async with running(store) as bench:
-            together = await asyncio.gather(*(bench.committer.submit(raise_counter(request_id="r")) for _ in range(50)))
-            await bench.committer.submit(raise_counter())
-            later = await bench.committer.submit(raise_counter(request_id="r"))
+            together = await asyncio.gather(
+                *(bench.committer.submit(submit_counter(request_id="r")) for _ in range(50))
+            )
+            await bench.committer.submit(submit_counter())
+            later = await bench.committer.submit(submit_counter(request_id="r"))
         async with running(store) as restarted:
-            after_restart = await restarted.committer.submit(raise_counter(request_id="r"))
+            after_restart = await restarted.committer.submit(submit_counter(request_id="r"))
         assert {outcome.response for outcome in (*together, later, after_restart)} == {together[0].response}
         assert [outcome.replayed for outcome in together] == [False] + [True] * 49
         assert later.replayed
@@ -167,9 +171,9 @@ def test_a_request_id_takes_effect_once_and_is_answered_with_the_same_bytes(stor
 def test_a_request_id_with_another_payload_is_refused(store: EventStore) -> None:
     async def scenario() -> None:
         async with running(store) as bench:
-            await bench.committer.submit(raise_counter(request_id="r"))
+            await bench.committer.submit(submit_counter(request_id="r"))
             with pytest.raises(RequestIdReused):
-                await bench.committer.submit(raise_counter(request_id="r", payload="other"))
+                await bench.committer.submit(submit_counter(request_id="r", payload="other"))
         assert store.read_head().position == 1
 
     asyncio.run(scenario())
@@ -178,8 +182,8 @@ def test_a_request_id_with_another_payload_is_refused(store: EventStore) -> None
 def test_the_request_id_is_looked_at_before_the_expected_version(store: EventStore) -> None:
     async def scenario() -> None:
         async with running(store) as bench:
-            first = await bench.committer.submit(raise_counter(request_id="r", expected_version=0))
-            again = await bench.committer.submit(raise_counter(request_id="r", expected_version=0))
+            first = await bench.committer.submit(submit_counter(request_id="r", expected_version=0))
+            again = await bench.committer.submit(submit_counter(request_id="r", expected_version=0))
         assert again == Outcome(first.response, replayed=True)
 
     asyncio.run(scenario())
@@ -188,14 +192,14 @@ def test_the_request_id_is_looked_at_before_the_expected_version(store: EventSto
 def test_the_outcome_of_a_no_op_is_stored_and_that_of_a_rejection_is_not(store: EventStore) -> None:
     async def scenario() -> None:
         async with running(store) as bench:
-            await bench.committer.submit(raise_counter())
-            no_op = raise_counter(request_id="no-op", decide=Decider(changes=False))
+            await bench.committer.submit(submit_counter())
+            no_op = submit_counter(request_id="no-op", decide=Decider(changes=False))
             first = await bench.committer.submit(no_op)
             with pytest.raises(CounterIsFull):
-                await bench.committer.submit(raise_counter(request_id="rejected", decide=Decider(limit=1)))
-            await bench.committer.submit(raise_counter())
+                await bench.committer.submit(submit_counter(request_id="rejected", decide=Decider(limit=1)))
+            await bench.committer.submit(submit_counter())
             again = await bench.committer.submit(no_op)
-            now_allowed = await bench.committer.submit(raise_counter(request_id="rejected", decide=Decider(limit=5)))
+            now_allowed = await bench.committer.submit(submit_counter(request_id="rejected", decide=Decider(limit=5)))
         assert again == Outcome(first.response, replayed=True)
         assert parse(now_allowed) == (3, 3, 3)
 
@@ -210,11 +214,11 @@ def test_a_head_that_another_process_moved_means_deciding_again_on_the_new_state
         async with running(mine) as me, running(theirs) as them:
             for turn in range(5):
                 decide = Decider()
-                assert parse(await me.committer.submit(raise_counter(decide=decide))) == ((2 * turn + 1,) * 3)
+                assert parse(await me.committer.submit(submit_counter(decide=decide))) == ((2 * turn + 1,) * 3)
                 assert decide.seen[-1] == 2 * turn
-                assert parse(await them.committer.submit(raise_counter())) == ((2 * turn + 2,) * 3)
+                assert parse(await them.committer.submit(submit_counter())) == ((2 * turn + 2,) * 3)
             with pytest.raises(VersionConflict) as conflict:
-                await me.committer.submit(raise_counter(expected_version=9))
+                await me.committer.submit(submit_counter(expected_version=9))
             assert conflict.value.current_version == 10
         assert_one_gapless_chain(mine.read_log(1, 1000))
         mine.close()
@@ -229,7 +233,7 @@ def test_two_committers_at_once_leave_no_gap_and_lose_no_command(url: str) -> No
         async with running(mine) as me, running(theirs) as them:
             await asyncio.gather(
                 *(
-                    bench.committer.submit(raise_counter(f"c-{number % 7}"))
+                    bench.committer.submit(submit_counter(f"c-{number % 7}"))
                     for number in range(400)
                     for bench in (me, them)
                 )
@@ -247,10 +251,10 @@ def test_a_commit_whose_reply_is_lost_is_looked_up_and_acknowledged_once(sql_sto
     async def scenario() -> None:
         async with running(sql_store) as bench:
             with failpoints.arm("store.after_commit", failpoints.fail):
-                with_events = await bench.committer.submit(raise_counter(request_id="r"))
-                no_op = await bench.committer.submit(raise_counter(request_id="n", decide=Decider(changes=False)))
+                with_events = await bench.committer.submit(submit_counter(request_id="r"))
+                no_op = await bench.committer.submit(submit_counter(request_id="n", decide=Decider(changes=False)))
             assert parse(with_events) == parse(no_op) == (1, 1, 1)
-            assert parse(await bench.committer.submit(raise_counter())) == (2, 2, 2)
+            assert parse(await bench.committer.submit(submit_counter())) == (2, 2, 2)
         assert_one_gapless_chain(sql_store.read_log(1, 100))
 
     asyncio.run(scenario())
@@ -259,10 +263,10 @@ def test_a_commit_whose_reply_is_lost_is_looked_up_and_acknowledged_once(sql_sto
 def test_a_commit_that_failed_is_answered_with_unavailable_and_left_no_trace(sql_store: SqlEventStore) -> None:
     async def scenario() -> None:
         async with running(sql_store) as bench:
-            await bench.committer.submit(raise_counter())
+            await bench.committer.submit(submit_counter())
             with failpoints.arm("store.before_commit", failpoints.fail), pytest.raises(StoreUnavailable):
-                await bench.committer.submit(raise_counter(request_id="r"))
-            again = await bench.committer.submit(raise_counter(request_id="r"))
+                await bench.committer.submit(submit_counter(request_id="r"))
+            again = await bench.committer.submit(submit_counter(request_id="r"))
         assert [why is None for why in bench.health] == [True, False, True]
         assert parse(again) == (2, 2, 2)
         assert not again.replayed
@@ -275,15 +279,15 @@ def test_a_cancelled_call_never_cancels_a_commit_and_is_dropped_if_it_was_not_de
         gate = Gate()
         async with running(sql_store) as bench:
             with failpoints.arm("store.before_commit", gate):
-                committing = asyncio.create_task(bench.committer.submit(raise_counter("committing")))
+                committing = asyncio.create_task(bench.committer.submit(submit_counter("committing")))
                 await wait_until(gate.reached)
-                waiting = asyncio.create_task(bench.committer.submit(raise_counter("waiting")))
+                waiting = asyncio.create_task(bench.committer.submit(submit_counter("waiting")))
                 await asyncio.sleep(0)
                 committing.cancel()
                 waiting.cancel()
                 await asyncio.wait([committing, waiting])
                 gate.opened.set()
-            await bench.committer.submit(raise_counter("after"))
+            await bench.committer.submit(submit_counter("after"))
         assert [event.aggregate_id for event in sql_store.read_log(1, 10)] == ["committing", "after"]
 
     asyncio.run(scenario())
@@ -294,12 +298,12 @@ def test_a_full_queue_refuses_at_once_and_what_waits_is_still_executed(sql_store
         gate = Gate()
         async with running(sql_store, CommitLimits(queued_commands=3)) as bench:
             with failpoints.arm("store.before_commit", gate):
-                first = asyncio.create_task(bench.committer.submit(raise_counter()))
+                first = asyncio.create_task(bench.committer.submit(submit_counter()))
                 await wait_until(gate.reached)
-                waiting = [asyncio.create_task(bench.committer.submit(raise_counter())) for _ in range(3)]
+                waiting = [asyncio.create_task(bench.committer.submit(submit_counter())) for _ in range(3)]
                 await asyncio.sleep(0)
                 with pytest.raises(Overloaded):
-                    await bench.committer.submit(raise_counter())
+                    await bench.committer.submit(submit_counter())
                 gate.opened.set()
             await asyncio.gather(first, *waiting)
         assert sql_store.read_head().position == 4
@@ -311,7 +315,7 @@ def test_a_full_queue_is_bounded_in_bytes_too() -> None:
     async def scenario() -> None:
         async with running(MemoryEventStore(), CommitLimits(queued_bytes=150)) as bench:
             outcomes = await asyncio.gather(
-                *(bench.committer.submit(raise_counter()) for _ in range(4)), return_exceptions=True
+                *(bench.committer.submit(submit_counter()) for _ in range(4)), return_exceptions=True
             )
         assert [isinstance(outcome, Overloaded) for outcome in outcomes] == [False, False, True, True]
 
@@ -321,7 +325,7 @@ def test_a_full_queue_is_bounded_in_bytes_too() -> None:
 def test_a_batch_is_bounded_in_commands() -> None:
     async def scenario() -> None:
         async with running(MemoryEventStore(), CommitLimits(batch_commands=10)) as bench:
-            await asyncio.gather(*(bench.committer.submit(raise_counter()) for _ in range(35)))
+            await asyncio.gather(*(bench.committer.submit(submit_counter()) for _ in range(35)))
         assert bench.heads == [10, 20, 30, 35]
 
     asyncio.run(scenario())
@@ -333,7 +337,7 @@ def test_a_command_whose_deadline_has_passed_is_not_decided() -> None:
             decide = Decider()
             past = asyncio.get_running_loop().time() - 1
             with pytest.raises(DeadlinePassed):
-                await bench.committer.submit(raise_counter(decide=decide, deadline=past))
+                await bench.committer.submit(submit_counter(decide=decide, deadline=past))
         assert decide.seen == []
 
     asyncio.run(scenario())
@@ -343,11 +347,11 @@ def test_closing_commits_what_waits_and_refuses_what_comes_later() -> None:
     async def scenario() -> None:
         store = MemoryEventStore()
         async with running(store) as bench:
-            waiting = [asyncio.create_task(bench.committer.submit(raise_counter())) for _ in range(5)]
+            waiting = [asyncio.create_task(bench.committer.submit(submit_counter())) for _ in range(5)]
             await asyncio.sleep(0)
             bench.committer.close()
             with pytest.raises(ShuttingDown):
-                await bench.committer.submit(raise_counter())
+                await bench.committer.submit(submit_counter())
             await asyncio.gather(*waiting)
         assert store.read_head().position == 5
 
@@ -358,9 +362,9 @@ def test_an_event_that_the_broker_could_not_carry_is_refused_and_its_neighbours_
     async def scenario() -> None:
         async with running(store, max_event_bytes=10_000) as bench:
             outcomes = await asyncio.gather(
-                bench.committer.submit(raise_counter("a")),
-                bench.committer.submit(raise_counter("b", decide=Decider(payload="x" * 10_000))),
-                bench.committer.submit(raise_counter("c")),
+                bench.committer.submit(submit_counter("a")),
+                bench.committer.submit(submit_counter("b", decide=Decider(payload="x" * 10_000))),
+                bench.committer.submit(submit_counter("c")),
                 return_exceptions=True,
             )
         assert [type(outcome) for outcome in outcomes] == [Outcome, EventTooLarge, Outcome]
@@ -373,9 +377,28 @@ def test_an_event_that_the_broker_could_not_carry_is_refused_and_its_neighbours_
 def test_an_id_belongs_to_one_type_of_aggregate(store: EventStore) -> None:
     async def scenario() -> None:
         async with running(store) as bench:
-            await bench.committer.submit(raise_counter("x"))
+            await bench.committer.submit(submit_counter("x"))
             with pytest.raises(AggregateIdTaken):
-                await bench.committer.submit(raise_counter("x", aggregate_type=OTHER))
+                await bench.committer.submit(submit_counter("x", aggregate_type=OTHER))
+
+    asyncio.run(scenario())
+
+
+def test_a_malformed_request_is_answered_to_its_caller_alone(store: EventStore) -> None:
+    class Malformed(Submitted):
+        def prepare(self) -> Command:
+            raise InvalidRequest([Violation("amount", "is required")])
+
+    async def scenario() -> None:
+        async with running(store) as bench:
+            outcomes = await asyncio.gather(
+                bench.committer.submit(submit_counter()),
+                bench.committer.submit(Malformed(submit_counter().command)),
+                bench.committer.submit(submit_counter()),
+                return_exceptions=True,
+            )
+        assert [type(outcome) for outcome in outcomes] == [Outcome, InvalidRequest, Outcome]
+        assert store.read_head().position == 2
 
     asyncio.run(scenario())
 
@@ -391,9 +414,9 @@ def test_a_defect_in_one_decision_is_answered_to_its_caller_alone(store: EventSt
     async def scenario() -> None:
         async with running(store) as bench:
             outcomes = await asyncio.gather(
-                bench.committer.submit(raise_counter()),
-                bench.committer.submit(raise_counter(decide=Broken())),
-                bench.committer.submit(raise_counter()),
+                bench.committer.submit(submit_counter()),
+                bench.committer.submit(submit_counter(decide=Broken())),
+                bench.committer.submit(submit_counter()),
                 return_exceptions=True,
             )
         assert [type(outcome) for outcome in outcomes] == [Outcome, Defect, Outcome]

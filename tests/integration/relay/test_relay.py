@@ -100,8 +100,9 @@ def test_the_stream_is_the_log_position_for_sequence_and_byte_for_byte(tmp_path:
         append(store, [(f"a-{n}", 1) for n in range(5)])
         async with EmbeddedBroker(tmp_path) as broker, running(store, broker.url) as running_relay:
             for version in range(2, 6):
-                append(store, [(f"a-{n}", version) for n in range(5)], data=bytes(range(256)))
-                running_relay.relay.wake()
+                running_relay.relay.committed(
+                    append(store, [(f"a-{n}", version) for n in range(5)], data=bytes(range(256)))
+                )
                 await asyncio.sleep(0.02)
             await eventually(lambda: running_relay.metric("orderstream_relay_position") == 25, "all published")
             client = await connect_broker(broker.url, "reader")
@@ -167,9 +168,8 @@ def test_of_two_relays_one_wins_each_position_and_nothing_is_doubled(tmp_path: P
         async with EmbeddedBroker(tmp_path) as broker:
             async with running(store, broker.url) as one, running(store, broker.url) as two:
                 for version in range(1, 60):
-                    append(store, [(f"a-{n}", version) for n in range(5)])
-                    one.relay.wake()
-                    two.relay.wake()
+                    events = append(store, [(f"a-{n}", version) for n in range(5)])
+                    (one if version % 2 else two).relay.committed(events)
                     await asyncio.sleep(0.005)
                 await eventually(lambda: one.metric("orderstream_relay_position") == 295, "all published")
                 await eventually(lambda: two.metric("orderstream_relay_position") == 295, "the other knows")

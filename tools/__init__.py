@@ -1,0 +1,1 @@
+"""Programs that keep generated files in step with what they are generated from."""
