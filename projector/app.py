@@ -23,7 +23,7 @@ from cqrs.serving.grpc_server import GrpcServer
 from cqrs.serving.health import Readiness
 from cqrs.serving.logging import get_logger
 from cqrs.serving.metrics import ServerMetrics
-from cqrs.serving.process import run_command_line
+from cqrs.serving.process import run_command_line, settle
 from cqrs.serving.stop import StopSignal
 from cqrs.serving.tls import open_channel
 from orderstream.projections.v1.projection_service_pb2 import ProjectionState
@@ -101,6 +101,7 @@ async def _serve(settings: ProjectorSettings, stop: StopSignal, engine: sa.Engin
         background.start("heartbeats", follow_heartbeats(broker, settings.subject_prefix, heard, stop))
         running = [background.start(f"projection {runner.status.name}", runner.run(stop)) for runner in runners]
         await server.start()
+        settle()
         await stop.wait()
         await server.drain()
         for task in running:

@@ -10,7 +10,7 @@ from cqrs.serving.grpc_server import GrpcServer
 from cqrs.serving.health import Readiness
 from cqrs.serving.logging import get_logger
 from cqrs.serving.metrics import ServerMetrics
-from cqrs.serving.process import run_command_line
+from cqrs.serving.process import run_command_line, settle
 from cqrs.serving.stop import StopSignal
 from query_server.cache import AnswerCache
 from query_server.feed import ChangeFeed
@@ -117,6 +117,7 @@ async def _serve(settings: QueryServerSettings, stop: StopSignal, database: Read
         background.start("change feed", feed.run())
         try:
             await server.start()
+            settle()
             await stop.wait()
         finally:
             await server.drain()
