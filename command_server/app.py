@@ -14,9 +14,10 @@ from command_server.settings import CommandServerSettings
 from cqrs import failpoints
 from cqrs.broker.connection import BrokerConnection
 from cqrs.commit.aggregates import AggregateCache
-from cqrs.commit.committer import CommitLimits, Committer
+from cqrs.commit.committer import Committer
 from cqrs.commit.metrics import CommitMetrics
 from cqrs.commit.plan import Planner
+from cqrs.commit.queue import CommitLimits
 from cqrs.relay.metrics import RelayMetrics
 from cqrs.relay.relay import Relay, RelayTimes
 from cqrs.relay.stream import StreamSettings

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from cqrs import failpoints
 from cqrs.commit.aggregates import AggregateCache, LoadedAggregate
 from cqrs.commit.command import Command, Outcome, Submission
 from cqrs.commit.metrics import CommitMetrics
 from cqrs.commit.plan import Plan, Planner
-from cqrs.errors import DeadlinePassed, Overloaded, ShuttingDown, StoreUnavailable
+from cqrs.commit.queue import CommandQueue, CommitLimits, PendingCommand
+from cqrs.errors import StoreUnavailable
 from cqrs.records import EventRecord, LogHead
 from cqrs.serving.logging import get_logger
 from cqrs.store.port import CommitUncertain, EventStore, StoreError
@@ -28,35 +27,8 @@ _T = TypeVar("_T")
 
 _log = get_logger(__name__)
 
-_QUIET_TURNS = 6
-"""A call takes several turns of the loop from its arrival to its command; this many without a new one: that was all."""
-
 _RESOLVE_TRIES = 10
 _RESOLVE_PAUSE_SECONDS = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class CommitLimits:
-    """Bounds on what waits and on what is written at once."""
-
-    batch_commands: int = 512
-    batch_bytes: int = 4 * 1024 * 1024
-    queued_commands: int = 4096
-    queued_bytes: int = 64 * 1024 * 1024
-
-
-class _Waiting(NamedTuple):
-    """A request in the queue, and who waits for its outcome."""
-
-    submission: Submission
-    future: asyncio.Future[Outcome]
-
-
-class _Pending(NamedTuple):
-    """A command of the batch, and who waits for its outcome."""
-
-    command: Command
-    future: asyncio.Future[Outcome]
 
 
 class Committer:
@@ -88,13 +60,9 @@ class Committer:
         self._aggregates = aggregates
         self._planner = planner
         self._metrics = metrics
-        self._limits = limits
         self._on_commit = on_commit
         self._on_store_health = on_store_health
-        self._queue: deque[_Waiting] = deque()
-        self._queued_bytes = 0
-        self._wake = asyncio.Event()
-        self._closing = False
+        self._queue = CommandQueue(limits, metrics)
         self._head: LogHead | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="committer")
 
@@ -112,47 +80,17 @@ class Committer:
             ServiceError: version conflict, request id reused and the like.
             Exception: whatever the decision raised.
         """
-        if self._closing:
-            raise ShuttingDown
-        limits = self._limits
-        if len(self._queue) >= limits.queued_commands or self._queued_bytes >= limits.queued_bytes:
-            self._metrics.refused.inc()
-            raise Overloaded(f"{len(self._queue)} commands are waiting: retry later")
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(submission, future))
-        self._queued_bytes += submission.size_bytes
-        self._wake.set()
-        return await future
+        return await self._queue.put(submission)
 
     async def run(self) -> None:
         """Commit batch after batch until `close`; then what still waits is committed and this returns."""
-        while True:
-            if not self._queue:
-                if self._closing:
-                    return
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            await self._gather()
-            batch = self._take()
+        while (batch := await self._queue.take()) is not None:
             if batch:
                 await self._process(batch)
 
-    async def _gather(self) -> None:
-        """Let in what has arrived already: turns of the event loop, for as long as each brings more commands.
-
-        A busy loop has calls that it has not come to yet. Without this, small batches would keep it busy with commits.
-        """
-        waiting, quiet = len(self._queue), 0
-        while quiet < _QUIET_TURNS and waiting < self._limits.batch_commands:
-            await asyncio.sleep(0)
-            quiet = quiet + 1 if len(self._queue) == waiting else 0
-            waiting = len(self._queue)
-
     def close(self) -> None:
         """Take no more commands; `run` ends when the queue is empty."""
-        self._closing = True
-        self._wake.set()
+        self._queue.close()
 
     async def on_writer_thread(self, work: Callable[[], _T]) -> _T:
         """Run `work` between two batches on the thread that writes."""
@@ -162,30 +100,7 @@ class Committer:
         """Give the thread back, once `run` has ended."""
         self._thread.shutdown(wait=True)
 
-    def _take(self) -> list[_Pending]:
-        """The next batch: in order of arrival, bounded, without malformed requests and those that nobody waits for."""
-        limits, now = self._limits, asyncio.get_running_loop().time()
-        batch: list[_Pending] = []
-        size = 0
-        while self._queue and len(batch) < limits.batch_commands and size < limits.batch_bytes:
-            submission, future = self._queue.popleft()
-            self._queued_bytes -= submission.size_bytes
-            if future.done():
-                self._metrics.expired.inc()
-            elif submission.deadline is not None and submission.deadline < now:
-                self._metrics.expired.inc()
-                future.set_exception(DeadlinePassed())
-            else:
-                try:
-                    batch.append(_Pending(submission.prepare(), future))
-                except Exception as error:  # noqa: BLE001 - raised again where the outcome is awaited
-                    future.set_exception(error)
-                size += submission.size_bytes
-        self._metrics.queued_commands.set(len(self._queue))
-        self._metrics.queued_bytes.set(self._queued_bytes)
-        return batch
-
-    async def _process(self, batch: list[_Pending]) -> None:
+    async def _process(self, batch: list[PendingCommand]) -> None:
         commands = [pending.command for pending in batch]
         started = time.perf_counter()
         try:
@@ -196,7 +111,7 @@ class Committer:
         except Exception as error:  # noqa: BLE001 - answered to the one command that causes it
             self._forget()
             if len(batch) == 1:
-                _answer(batch[0], error)
+                batch[0].answer(error)
                 return
             _log.warning("batch failed, running its commands one by one", commands=len(batch), error=repr(error))
             for pending in batch:
@@ -204,7 +119,7 @@ class Committer:
             return
         self._accept(plan)
         for pending, outcome in zip(batch, plan.outcomes, strict=True):
-            _answer(pending, outcome)
+            pending.answer(outcome)
         metrics = self._metrics
         metrics.commit_seconds.observe(time.perf_counter() - started)
         metrics.batch_commands.observe(len(batch))
@@ -300,7 +215,7 @@ class Committer:
         self._head = None
         self._aggregates.clear()
 
-    def _fail(self, batch: Sequence[_Pending], error: Exception) -> None:
+    def _fail(self, batch: Sequence[PendingCommand], error: Exception) -> None:
         """The write DB failed: nothing that is in memory can be relied on, and everybody in the batch is told."""
         self._forget()
         self._metrics.store_errors.inc()
@@ -313,16 +228,7 @@ class Committer:
                 if unknown
                 else "nothing was done: retry"
             )
-            _answer(pending, StoreUnavailable(f"the write DB is not available; {text}"))
-
-
-def _answer(pending: _Pending, outcome: Outcome | Exception) -> None:
-    if pending.future.done():
-        return
-    if isinstance(outcome, Outcome):
-        pending.future.set_result(outcome)
-    else:
-        pending.future.set_exception(outcome)
+            pending.answer(StoreUnavailable(f"the write DB is not available; {text}"))
 
 
 def _now_micros() -> int:

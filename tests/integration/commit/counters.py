@@ -15,9 +15,10 @@ from prometheus_client import CollectorRegistry
 
 from cqrs.commit.aggregates import AggregateCache
 from cqrs.commit.command import AggregateType, Command, fingerprint_of
-from cqrs.commit.committer import CommitLimits, Committer
+from cqrs.commit.committer import Committer
 from cqrs.commit.metrics import CommitMetrics
 from cqrs.commit.plan import Planner
+from cqrs.commit.queue import CommitLimits
 from cqrs.store.port import EventStore
 
 

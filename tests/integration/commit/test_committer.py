@@ -12,7 +12,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from cqrs import failpoints
 from cqrs.commit.command import Command, Outcome
-from cqrs.commit.committer import CommitLimits
+from cqrs.commit.queue import CommitLimits
 from cqrs.errors import (
     AggregateIdTaken,
     DeadlinePassed,
