@@ -37,9 +37,11 @@ _ServicerContext = grpc.aio.ServicerContext[Any, Any]
 class EventService(EventServiceServicer):
     """Reads one page a transaction, on threads of its own; the client's flow control paces it."""
 
-    def __init__(self, reader: EventReader, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, reader: EventReader, threads: ThreadPoolExecutor, max_message_bytes: int) -> None:
+        """Serve what `reader` reads, on `threads`, in messages well below `max_message_bytes`."""
         self._reader = reader
         self._threads = threads
+        self._page_bytes = min(_PAGE_BYTES, max_message_bytes // 2)
 
     async def ReadAggregate(
         self, request: ReadAggregateRequest, context: _ServicerContext
@@ -52,7 +54,9 @@ class EventService(EventServiceServicer):
         version, left = max(1, request.from_version), request.max_count or _LARGEST
         while left > 0:
             limit = min(left, _PAGE_EVENTS)
-            events = await self._read(partial(self._reader.read_aggregate, request.aggregate_id, version, limit))
+            events = await self._read(
+                partial(self._reader.read_aggregate, request.aggregate_id, version, limit, self._page_bytes)
+            )
             if not events:
                 return
             yield ReadAggregateResponse(events=map(to_wire, events))
@@ -68,7 +72,7 @@ class EventService(EventServiceServicer):
         left = min(request.max_count or _LARGEST, head.position - position + 1)
         while left > 0:
             limit = min(left, _PAGE_EVENTS)
-            events = await self._read(partial(self._reader.read_log, position, limit, _PAGE_BYTES))
+            events = await self._read(partial(self._reader.read_log, position, limit, self._page_bytes))
             if not events:
                 return
             yield ReadLogResponse(events=map(to_wire, events))

@@ -9,7 +9,7 @@ from cqrs.commit.committer import Committer
 from cqrs.commit.metrics import CommitMetrics
 from cqrs.serving.logging import get_logger
 from cqrs.serving.stop import StopSignal
-from cqrs.store.port import EventStore, StoreError
+from cqrs.store.port import CommitUncertain, EventStore, StoreError
 
 _log = get_logger(__name__)
 
@@ -27,7 +27,8 @@ async def prune_results(
         before = time.time_ns() // 1000 - int(keep_days * _MICROS_PER_DAY)
         try:
             pruned = await committer.on_writer_thread(partial(store.prune_results, before, _CHUNK))
-        except StoreError as error:
+        except (StoreError, CommitUncertain) as error:
+            metrics.store_errors.inc()
             _log.warning("pruning of old command outcomes failed, trying again", error=str(error))
             pruned = 0
         metrics.pruned_results.inc(pruned)

@@ -28,6 +28,7 @@ The reasons are documented for clients in proto/orderstream/errors/v1/errors.pro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from traceback import format_tb
 from typing import NamedTuple
 
 import grpc
@@ -35,6 +36,17 @@ import grpc
 
 class OrderstreamError(Exception):
     """Base of all errors of this system."""
+
+
+def detach(error: Exception, *expected: type[Exception]) -> Exception:
+    """`error` without its traceback, to be raised elsewhere; unless it is `expected`, the text of that is kept as a note.
+
+    A traceback keeps its frames, and these the requests and batches that they worked on: an error that somebody waits
+    for would keep them all, in cycles.
+    """
+    if not isinstance(error, (ServiceError, *expected)):
+        error.add_note("".join(format_tb(error.__traceback__)))
+    return error.with_traceback(None)
 
 
 class ServiceError(OrderstreamError):

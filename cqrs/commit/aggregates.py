@@ -25,6 +25,16 @@ class LoadedAggregate(NamedTuple):
     version: int
 
 
+class UnreadableAggregate(NamedTuple):
+    """An aggregate that this code cannot fold. Commands that need it fail, the others of their batch do not."""
+
+    reason: str
+
+
+AggregateState = LoadedAggregate | UnreadableAggregate | None
+"""None: it does not exist."""
+
+
 class AggregateCache:
     """The newest states of the aggregates that were used last, and the fold that makes them.
 
@@ -55,22 +65,20 @@ class AggregateCache:
     def __len__(self) -> int:
         return len(self._cached)
 
-    def fold(self, events: Sequence[EventRecord]) -> LoadedAggregate | None:
-        """The aggregate after all its `events`; None if there are none.
-
-        Raises:
-            UnknownEvent: the code of one of them is not here.
-        """
+    def fold(self, events: Sequence[EventRecord]) -> AggregateState:
+        """The aggregate after all its `events`; None if there are none."""
         if not events:
             return None
         first = events[0]
         type_ = self._types.get(first.aggregate_type)
         if type_ is None:
-            raise UnknownEvent(f"event {first.position} is of aggregate type {first.aggregate_type}, unknown here")
+            return UnreadableAggregate(
+                f"event {first.position} is of aggregate type {first.aggregate_type}, unknown here"
+            )
         state = type_.state()
         for event in events:
             message = type_.events.get(event.event_type)
             if message is None:
-                raise UnknownEvent(f"event {event.position} is a {event.event_type}, unknown here")
+                return UnreadableAggregate(f"event {event.position} is a {event.event_type}, unknown here")
             type_.evolve(state, message.FromString(event.data))
         return LoadedAggregate(type_.name, state, events[-1].version)

@@ -13,14 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from cqrs import failpoints
-from cqrs.commit.aggregates import AggregateCache, LoadedAggregate
+from cqrs.commit.aggregates import AggregateCache, AggregateState, LoadedAggregate
 from cqrs.commit.command import Command, Outcome, Submission
 from cqrs.commit.metrics import CommitMetrics
 from cqrs.commit.plan import Plan, Planner
 from cqrs.commit.queue import CommandQueue, CommitLimits, PendingCommand
-from cqrs.errors import StoreUnavailable
+from cqrs.errors import StoreUnavailable, detach
 from cqrs.records import EventRecord, LogHead
 from cqrs.serving.logging import get_logger
+from cqrs.serving.stop import StopSignal
 from cqrs.store.port import CommitUncertain, EventStore, StoreError
 
 _T = TypeVar("_T")
@@ -29,6 +30,7 @@ _log = get_logger(__name__)
 
 _RESOLVE_TRIES = 10
 _RESOLVE_PAUSE_SECONDS = 0.5
+_PROBE_SECONDS = 1.0
 
 
 class Committer:
@@ -64,6 +66,8 @@ class Committer:
         self._on_store_health = on_store_health
         self._queue = CommandQueue(limits, metrics)
         self._head: LogHead | None = None
+        self._unhealthy = False
+        self._loop: asyncio.AbstractEventLoop
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="committer")
 
     async def submit(self, submission: Submission) -> Outcome:
@@ -88,6 +92,21 @@ class Committer:
             if batch:
                 await self._process(batch)
 
+    async def watch_store(self, stop: StopSignal) -> None:
+        """Until `stop`: when the store has failed, try every second whether it works again.
+
+        Without this a server that its health takes out of service would never get the command that proves it well.
+        """
+        while not await stop.wait_for(_PROBE_SECONDS):
+            if self._unhealthy:
+                try:
+                    await self.on_writer_thread(self._probe)
+                except (StoreError, CommitUncertain) as error:
+                    self._not_healthy(str(error))
+                else:
+                    _log.info("the write DB works again")
+                    self._healthy()
+
     def close(self) -> None:
         """Take no more commands; `run` ends when the queue is empty."""
         self._queue.close()
@@ -108,14 +127,13 @@ class Committer:
         except (StoreError, CommitUncertain) as error:
             self._fail(batch, error)
             return
-        except Exception as error:  # noqa: BLE001 - answered to the one command that causes it
+        except Exception as error:  # noqa: BLE001 - logged here, and answered to all who wait
+            # Whether it was committed is not known here, so nothing is tried again: a request id makes a repeat safe.
+            _log.exception("batch failed by a defect", commands=len(batch))
             self._forget()
-            if len(batch) == 1:
-                batch[0].answer(error)
-                return
-            _log.warning("batch failed, running its commands one by one", commands=len(batch), error=repr(error))
+            detach(error)
             for pending in batch:
-                await self._process([pending])
+                pending.answer(error)
             return
         self._accept(plan)
         for pending, outcome in zip(batch, plan.outcomes, strict=True):
@@ -134,11 +152,12 @@ class Committer:
             head = await self.on_writer_thread(self._store.read_head)
         states = await self._states(commands)
         plan = self._planner.plan(head, commands, states, {}, _now_micros())
+        self._loop = asyncio.get_running_loop()
         return await self.on_writer_thread(lambda: self._execute(commands, states, plan))
 
-    async def _states(self, commands: Sequence[Command]) -> dict[str, LoadedAggregate | None]:
+    async def _states(self, commands: Sequence[Command]) -> dict[str, AggregateState]:
         """The states that the commands need: from memory, the others by one SELECT."""
-        states: dict[str, LoadedAggregate | None] = {}
+        states: dict[str, AggregateState] = {}
         missing: list[str] = []
         for command in commands:
             for id_ in (command.aggregate_id, *(reference_id for _, reference_id in command.references)):
@@ -152,7 +171,7 @@ class Committer:
             states.update(self._fold(loaded))
         return states
 
-    def _execute(self, commands: Sequence[Command], states: Mapping[str, LoadedAggregate | None], plan: Plan) -> Plan:
+    def _execute(self, commands: Sequence[Command], states: Mapping[str, AggregateState], plan: Plan) -> Plan:
         """Commit the plan, on the writer's thread. Decides again if the log is not what the plan was made for."""
         try:
             with self._store.begin_append() as transaction:
@@ -169,6 +188,7 @@ class Committer:
                     transaction.append(plan.events, plan.results, plan.head)
                     transaction.commit()
         except CommitUncertain as error:
+            self._loop.call_soon_threadsafe(self._not_healthy, "a COMMIT has not been answered")
             effect = self._took_effect(plan)
             if effect is None:
                 raise
@@ -176,6 +196,10 @@ class Committer:
                 raise StoreError("COMMIT failed, and did not take effect") from error
         failpoints.reach("committer.before_answer")
         return plan
+
+    def _probe(self) -> None:
+        with self._store.begin_append():
+            pass  # the head could be locked, and is let go again
 
     def _took_effect(self, plan: Plan) -> bool | None:
         """Whether a COMMIT whose reply was lost happened: ask under the lock, when its transaction must have ended.
@@ -198,18 +222,26 @@ class Committer:
                     time.sleep(_RESOLVE_PAUSE_SECONDS)
         return None
 
-    def _fold(self, loaded: Mapping[str, list[EventRecord]]) -> dict[str, LoadedAggregate | None]:
+    def _fold(self, loaded: Mapping[str, list[EventRecord]]) -> dict[str, AggregateState]:
         return {aggregate_id: self._aggregates.fold(events) for aggregate_id, events in loaded.items()}
 
     def _accept(self, plan: Plan) -> None:
         """The plan is durable: its states are now the current ones."""
         self._head = plan.head
         for aggregate_id, state in plan.states.items():
-            if state is not None:
+            if isinstance(state, LoadedAggregate):
                 self._aggregates.put(aggregate_id, state)
-        self._on_store_health(None)
+        self._healthy()
         if plan.events:
             self._on_commit(plan.events)
+
+    def _healthy(self) -> None:
+        self._unhealthy = False
+        self._on_store_health(None)
+
+    def _not_healthy(self, why: str) -> None:
+        self._unhealthy = True
+        self._on_store_health(why)
 
     def _forget(self) -> None:
         self._head = None
@@ -219,7 +251,7 @@ class Committer:
         """The write DB failed: nothing that is in memory can be relied on, and everybody in the batch is told."""
         self._forget()
         self._metrics.store_errors.inc()
-        self._on_store_health(str(error))
+        self._not_healthy(str(error))
         _log.error("the write DB failed", commands=len(batch), error=str(error), cause=repr(error.__cause__))
         unknown = isinstance(error, CommitUncertain)
         for pending in batch:

@@ -17,7 +17,7 @@ class CommitMetrics:
         )
         self.commit_seconds = Histogram(
             "orderstream_commit_seconds",
-            "Time from a decided batch to its durable commit, in seconds.",
+            "Time from taking a batch to its durable commit, in seconds.",
             registry=registry,
             buckets=(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
         )
@@ -37,7 +37,7 @@ class CommitMetrics:
             "orderstream_batches_replanned", "Batches decided again under the lock.", registry=registry
         )
         self.store_errors = Counter(
-            "orderstream_store_errors", "Batches that failed because the write DB did.", registry=registry
+            "orderstream_store_errors", "Transactions that failed because the write DB did.", registry=registry
         )
         self.cached_aggregates = Gauge(
             "orderstream_cached_aggregates", "Aggregate states in memory.", registry=registry

@@ -11,9 +11,9 @@ from uuid import UUID
 
 from google.protobuf.message import Message
 
-from cqrs.commit.aggregates import LoadedAggregate
+from cqrs.commit.aggregates import AggregateState, LoadedAggregate, UnknownEvent, UnreadableAggregate
 from cqrs.commit.command import Command, Outcome
-from cqrs.errors import AggregateIdTaken, EventTooLarge, RequestIdReused, VersionConflict
+from cqrs.errors import AggregateIdTaken, EventTooLarge, RequestIdReused, VersionConflict, detach
 from cqrs.ids import new_id
 from cqrs.records import EventRecord, LogHead, chain_hash, to_timestamp
 from cqrs.store.port import StoredResult
@@ -35,7 +35,7 @@ class Plan:
     results: list[StoredResult] = field(default_factory=list)
     outcomes: list[Outcome | Exception] = field(default_factory=list)
     """One for each command, in order: what to answer once the plan is committed."""
-    states: dict[str, LoadedAggregate | None] = field(default_factory=dict)
+    states: dict[str, AggregateState] = field(default_factory=dict)
     """The aggregates that the batch touched, as they are after it."""
 
     @property
@@ -47,15 +47,19 @@ class Plan:
 class Planner:
     """Makes plans."""
 
-    def __init__(self, max_event_bytes: int) -> None:
-        """Refuse events that would be larger than `max_event_bytes` on the broker, envelope included."""
+    def __init__(self, max_event_bytes: int, *expected: type[Exception]) -> None:
+        """Refuse events that would be larger than `max_event_bytes` on the broker, envelope included.
+
+        `expected` are the errors by which decisions say no: they are answers, not defects.
+        """
         self._max_event_bytes = max_event_bytes
+        self._expected = expected
 
     def plan(
         self,
         base: LogHead,
         commands: Sequence[Command],
-        states: Mapping[str, LoadedAggregate | None],
+        states: Mapping[str, AggregateState],
         stored: Mapping[str, StoredResult],
         now: int,
     ) -> Plan:
@@ -76,7 +80,7 @@ class Planner:
             try:
                 plan.outcomes.append(batch.decide(command, known))
             except Exception as error:  # noqa: BLE001 - the outcome of this one command, raised again where it is awaited
-                plan.outcomes.append(error)
+                plan.outcomes.append(detach(error, *self._expected))
         return plan
 
 
@@ -100,7 +104,7 @@ class _Batch:
                     raise RequestIdReused(request_id)
                 return Outcome(result.response, replayed=True)
         plan = self._plan
-        loaded = plan.states.get(command.aggregate_id)
+        loaded = self._state(command.aggregate_id)
         version = 0 if loaded is None else loaded.version
         if loaded is not None and loaded.type_name != command.aggregate_type.name:
             raise AggregateIdTaken(command.aggregate_id, loaded.type_name)
@@ -120,8 +124,14 @@ class _Batch:
             plan.results.append(result)
         return Outcome(response, replayed=False)
 
+    def _state(self, aggregate_id: str) -> LoadedAggregate | None:
+        state = self._plan.states.get(aggregate_id)
+        if isinstance(state, UnreadableAggregate):
+            raise UnknownEvent(state.reason)
+        return state
+
     def _reference(self, type_name: str, aggregate_id: str) -> Message | None:
-        loaded = self._plan.states.get(aggregate_id)
+        loaded = self._state(aggregate_id)
         return loaded.state if loaded is not None and loaded.type_name == type_name else None
 
     def _record(self, command: Command, before: LoadedAggregate | None, decided: Sequence[Message]) -> LoadedAggregate:

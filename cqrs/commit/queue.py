@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from cqrs.commit.command import Command, Outcome, Submission
 from cqrs.commit.metrics import CommitMetrics
-from cqrs.errors import DeadlinePassed, Overloaded, ShuttingDown
+from cqrs.errors import DeadlinePassed, Overloaded, ShuttingDown, detach
 
 _QUIET_TURNS = 6
 """A call takes several turns of the loop from its arrival to here; this many without a new one: that was all."""
@@ -56,6 +56,8 @@ class CommandQueue:
         self._bytes = 0
         self._wake = asyncio.Event()
         self._closing = False
+        metrics.queued_commands.set_function(lambda: len(self._waiting))
+        metrics.queued_bytes.set_function(lambda: self._bytes)
 
     def put(self, submission: Submission) -> asyncio.Future[Outcome]:
         """Take a request in; its outcome will be set on the future. Until its batch is made up, cancelling drops it.
@@ -122,7 +124,5 @@ class CommandQueue:
                 try:
                     batch.append(PendingCommand(submission.prepare(), future))
                 except Exception as error:  # noqa: BLE001 - raised again where the outcome is awaited
-                    future.set_exception(error)
-        self._metrics.queued_commands.set(len(self._waiting))
-        self._metrics.queued_bytes.set(self._bytes)
+                    future.set_exception(detach(error))
         return batch

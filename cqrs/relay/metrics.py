@@ -15,11 +15,13 @@ class RelayMetrics:
             "orderstream_relay_failures", "Rounds that ended in an error and were tried again.", registry=registry
         )
         self.lag_events = Gauge(
-            "orderstream_relay_lag_events", "Events in the log that are not on the stream yet.", registry=registry
+            "orderstream_relay_lag_events",
+            "Events in the log that are not on the stream yet; NaN until it was seen.",
+            registry=registry,
         )
         self.lag_seconds = Gauge(
             "orderstream_relay_lag_seconds",
-            "Age of the oldest event that is not on the stream yet, in seconds; 0 when there is none.",
+            "Age of the oldest event that is not on the stream yet, in seconds; 0: none; NaN until it was seen.",
             registry=registry,
         )
         self.position = Gauge("orderstream_relay_position", "Last position on the stream.", registry=registry)

@@ -60,8 +60,18 @@ async def publish_batch(
         else:
             headers["Nats-Batch-Commit"] = "1"
             reply = await client.request(subject, payload, timeout=timeout_seconds, headers=headers)
-            _check_ack(json.loads(reply.data), settings, batch_id, events)
+            _check_ack(_parse_ack(reply.data), settings, batch_id, events)
     return Tail(events[-1].position, events[-1].hash)
+
+
+def _parse_ack(data: bytes) -> dict[str, Any]:
+    try:
+        ack = json.loads(data)
+    except ValueError as error:
+        raise BatchRejected(f"the acknowledgement is no JSON: {data[:100]!r}") from error
+    if not isinstance(ack, dict):
+        raise BatchRejected(f"the acknowledgement is no object: {data[:100]!r}")
+    return ack
 
 
 def _check_ack(ack: dict[str, Any], settings: StreamSettings, batch_id: str, events: Sequence[EventRecord]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 
 from cqrs.records import EventRecord
+from cqrs.store.port import within_bytes
 
 _MAX_EVENTS = 4096
 _MAX_BYTES = 16 * 1024 * 1024
@@ -32,12 +34,16 @@ class RecentEvents:
         while len(self._events) > _MAX_EVENTS or self._bytes > _MAX_BYTES:
             self._bytes -= len(self._events.popleft().data)
 
-    def take(self, first: int, limit: int) -> list[EventRecord]:
-        """At most `limit` events from position `first` on; none if the first is not here. Earlier ones go."""
+    def take(self, first: int, limit: int, max_bytes: int) -> list[EventRecord]:
+        """As EventReader.read_log; empty also if the event at `first` is not here. Earlier ones are forgotten."""
         self.forget_before(first)
         if not self._events or self._events[0].position != first:
             return []
-        return [self._events[index] for index in range(min(limit, len(self._events)))]
+        return within_bytes(islice(self._events, limit), max_bytes)
+
+    def waiting(self, position: int) -> int:
+        """How many events after `position` are here."""
+        return max(0, self._events[-1].position - position) if self._events else 0
 
     def forget_before(self, position: int) -> None:
         """They are on the stream."""

@@ -7,7 +7,7 @@ and after every refused batch it compares the stream's end with the log (invaria
 from __future__ import annotations
 
 import asyncio
-import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ import nats.errors
 
 from cqrs import failpoints
 from cqrs.broker.connection import BrokerConnection
-from cqrs.errors import HistoryDiverged, OperatorError, UnsupportedBroker
+from cqrs.errors import HistoryDiverged, UnsupportedBroker
 from cqrs.records import EventRecord, LogHead, chain_hash, to_timestamp
 from cqrs.relay.metrics import RelayMetrics
 from cqrs.relay.publish import MAX_BATCH, BatchRejected, publish_batch
@@ -50,8 +50,8 @@ class RelayTimes(NamedTuple):
     """When idle, look this often whether the stream still is what it was."""
     heartbeat: float = 1.0
     gather: float = 0.01
-    """Under load, publish at most this often, so that batches are worth their cost. The first event after a pause does
-    not wait."""
+    """When more is committed while a batch is on its way, wait this long for yet more, so that batches are worth their
+    cost. An event that finds the relay idle does not wait."""
     acknowledge: float = 5.0
     """Wait this long for the broker to take a batch."""
 
@@ -76,7 +76,7 @@ class Relay:
         metrics: RelayMetrics,
         *,
         max_event_bytes: int,
-        on_halt: Callable[[str | None], None],
+        on_state: Callable[[RelayState, Exception | None], None],
         times: RelayTimes = RelayTimes(),  # noqa: B008 - immutable
     ) -> None:
         """Build it; `run` makes it work.
@@ -87,7 +87,7 @@ class Relay:
             stream: which stream.
             metrics: what operators see.
             max_event_bytes: the largest event that commands may make; the broker must take it.
-            on_halt: told why the relay cannot go on without an operator, or None when it goes on.
+            on_state: told what the relay does now, and the error that keeps it from publishing.
             times: intervals.
         """
         self._reader = reader
@@ -95,12 +95,14 @@ class Relay:
         self._stream = stream
         self._metrics = metrics
         self._max_event_bytes = max_event_bytes
-        self._on_halt = on_halt
+        self._on_state = on_state
         self._times = times
         self._wake = asyncio.Event()
         self._recent = RecentEvents()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="relay")
-        self._published = 0
+        self._published: int | None = None
+        self._stop = StopSignal()
+        self._backoff = _FIRST_BACKOFF_SECONDS
         self._epoch = ""
         self.state = RelayState.WAITING_FOR_BROKER
 
@@ -109,31 +111,45 @@ class Relay:
         self._recent.add(events)
         self._wake.set()
 
-    async def run(self, stop: StopSignal) -> None:
-        """Publish until `stop`. Failures are logged, counted and tried again; a diverged history halts it."""
-        backoff = _FIRST_BACKOFF_SECONDS
+    def stop(self) -> None:
+        """End `run` and `run_heartbeat`."""
+        self._stop.set("the relay is told to stop")
+        self._wake.set()
+
+    async def finish(self, position: int, seconds: float) -> bool:
+        """Wait, `seconds` at most, until the stream has the log up to `position`. For a stop in order."""
+        deadline = time.monotonic() + seconds
+        while self._published is not None and self._published < position:
+            if time.monotonic() > deadline or self.state is not RelayState.PUBLISHING:
+                return False
+            await self._stop.wait_for(0.01)
+        return self._published is not None
+
+    async def run(self) -> None:
+        """Publish until `stop`. Failures are logged, counted, shown and tried again; a diverged history halts it."""
+        stop = self._stop
         while not stop.is_set():
             self._become(RelayState.WAITING_FOR_BROKER)
             if not await self._broker.wait_connected(stop):
                 continue
             try:
-                await self._publish_while_connected(stop)
-                backoff = _FIRST_BACKOFF_SECONDS
+                await self._publish_while_connected()
             except (HistoryDiverged, UnsupportedBroker) as error:
-                self._halt(error)
+                if self.state is not RelayState.HALTED:
+                    _log.error("halted: an operator must act", error=str(error))
+                self._metrics.halted.set(1)
+                self._become(RelayState.HALTED, error)
                 await stop.wait_for(_HALTED_RECHECK_SECONDS)
-            except (BatchRejected, StoreError, nats.errors.Error, TimeoutError, OSError, json.JSONDecodeError) as error:
-                self._metrics.failures.inc()
-                if stop.is_set():
-                    break
-                self._become(RelayState.RETRYING)
-                _log.warning("publishing failed, trying again", error=repr(error), retry_in_seconds=backoff)
-                await stop.wait_for(backoff)
-                backoff = min(2 * backoff, _LONGEST_BACKOFF_SECONDS)
+            except (BatchRejected, StoreError, nats.errors.Error, TimeoutError, OSError) as error:
+                _log.warning("publishing failed, trying again", error=repr(error), retry_in_seconds=self._backoff)
+                await self._retry(error)
+            except Exception as error:  # noqa: BLE001 - commands go on whatever is wrong with the stream (invariant 1)
+                _log.exception("publishing failed by a defect, trying again", retry_in_seconds=self._backoff)
+                await self._retry(error)
 
-    async def run_heartbeat(self, stop: StopSignal) -> None:
+    async def run_heartbeat(self) -> None:
         """Every second, until `stop`: tell where the log is, and measure how far the stream is behind it."""
-        while not stop.is_set():
+        while not self._stop.is_set():
             try:
                 head = await self._on_thread(self._reader.read_head)
                 await self._measure_lag(head)
@@ -144,16 +160,22 @@ class Relay:
             except (StoreError, nats.errors.Error, OSError) as error:
                 self._metrics.failures.inc()
                 _log.warning("heartbeat failed", error=repr(error))
-            await stop.wait_for(self._times.heartbeat)
+            await self._stop.wait_for(self._times.heartbeat)
 
     def release(self) -> None:
         """Give the threads back, once `run` and `run_heartbeat` have ended."""
         self._threads.shutdown(wait=True)
 
-    async def _publish_while_connected(self, stop: StopSignal) -> None:
+    async def _retry(self, error: Exception) -> None:
+        self._metrics.failures.inc()
+        self._become(RelayState.RETRYING, error)
+        await self._stop.wait_for(self._backoff)
+        self._backoff = min(2 * self._backoff, _LONGEST_BACKOFF_SECONDS)
+
+    async def _publish_while_connected(self) -> None:
+        stop = self._stop
         connects = self._broker.connects
         tail = await self._find_tail()
-        self._on_halt(None)
         self._metrics.halted.set(0)
         self._become(RelayState.PUBLISHING)
         checked = time.monotonic()
@@ -163,8 +185,9 @@ class Relay:
             events = await self._next(tail)
             if events:
                 tail = await self._publish(tail, events)
+                self._backoff = _FIRST_BACKOFF_SECONDS
                 checked = time.monotonic()
-                if len(events) < MAX_BATCH:
+                if 0 < self._recent.waiting(tail.position) < MAX_BATCH:  # more came while this batch was on its way
                     await stop.wait_for(self._times.gather)
             elif time.monotonic() - checked >= self._times.check:
                 if await self._find_tail() != tail:
@@ -175,20 +198,32 @@ class Relay:
                 await self._idle()
 
     async def _next(self, tail: Tail) -> list[EventRecord]:
-        """What follows on the stream's tail in the log."""
-        events = self._recent.take(tail.position + 1, MAX_BATCH)
-        if not events:
+        """What follows on the stream's tail in the log, made sure that it chains from there.
+
+        Raises:
+            HistoryDiverged: it does not.
+        """
+        events = self._recent.take(tail.position + 1, MAX_BATCH, _BATCH_BYTES)
+        if events:
+            self._check_chain(tail, events[:1])  # the others were chained by this process, just now
+        else:
             read = partial(self._reader.read_log, tail.position + 1, MAX_BATCH, _BATCH_BYTES)
             events = await self._on_thread(read)
+            self._check_chain(tail, events)
         return events
 
+    def _check_chain(self, tail: Tail, events: list[EventRecord]) -> None:
+        previous = tail.hash
+        for event in events:
+            if chain_hash(previous, event) != event.hash:
+                raise HistoryDiverged(
+                    f"position {event.position} of the log does not chain from the one before it, behind position "
+                    f"{tail.position} of stream {self._stream.name}: they are two histories, or the log was changed; "
+                    "run `orderstream verify`"
+                )
+            previous = event.hash
+
     async def _publish(self, tail: Tail, events: list[EventRecord]) -> Tail:
-        first = events[0]
-        if chain_hash(tail.hash, first) != first.hash:
-            raise HistoryDiverged(
-                f"position {first.position} of the log does not chain from position {tail.position} of stream "
-                f"{self._stream.name}: they are two histories, or the log was changed; run `orderstream verify`"
-            )
         failpoints.reach("relay.before_publish")
         after = await publish_batch(
             self._broker.client, self._stream, self._epoch, tail, events, self._times.acknowledge
@@ -222,10 +257,15 @@ class Relay:
             pass  # time to look at the log: another process may have written
 
     async def _measure_lag(self, head: LogHead) -> None:
-        lag = max(0, head.position - self._published)
+        published = self._published
+        if published is None:  # the stream has not been seen yet
+            self._metrics.lag_events.set(math.nan)
+            self._metrics.lag_seconds.set(math.nan)
+            return
+        lag = max(0, head.position - published)
         age = 0.0
         if lag:
-            oldest = await self._on_thread(lambda: self._reader.read_log(self._published + 1, 1))
+            oldest = await self._on_thread(partial(self._reader.read_log, published + 1, 1))
             age = max(0.0, time.time() - oldest[0].record_time / 1e6) if oldest else 0.0
         self._metrics.lag_events.set(lag)
         self._metrics.lag_seconds.set(age)
@@ -236,26 +276,20 @@ class Relay:
             position=head.position,
             hash=head.hash,
             record_time=to_timestamp(head.record_time) if head.position else None,
-            published_position=self._published,
+            published_position=self._published or 0,
         )
 
     def _note_published(self, tail: Tail) -> None:
         self._published = tail.position
         self._metrics.position.set(tail.position)
 
-    def _halt(self, error: OperatorError) -> None:
-        if self.state is not RelayState.HALTED:
-            _log.error("halted: an operator must act", error=str(error))
-        self._become(RelayState.HALTED)
-        self._metrics.halted.set(1)
-        self._on_halt(str(error))
-
-    def _become(self, state: RelayState) -> None:
+    def _become(self, state: RelayState, error: Exception | None = None) -> None:
         if state is RelayState.WAITING_FOR_BROKER and self._broker.connected:
             return
         if state is not self.state:
             _log.info("relay", state=state.value, position=self._published)
             self.state = state
+        self._on_state(state, error)
 
     async def _on_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -94,6 +94,12 @@ def _check_config(settings: StreamSettings, config: StreamConfig) -> None:
             (not config.deny_delete, "messages may be deleted"),
             (not config.deny_purge, "it may be purged"),
             (config.retention != RetentionPolicy.LIMITS, f"retention is {config.retention}"),
+            (config.storage != StorageType.FILE, f"storage is {config.storage}"),
+            (bool(config.no_ack), "publishing is not acknowledged"),
+            (bool(config.sealed), "it is sealed"),
+            ((config.max_msg_size or -1) > 0, f"max_msg_size is {config.max_msg_size}"),
+            (bool(config.allow_msg_ttl), "messages may have a time to live"),
+            (config.subject_transform is not None, "it transforms subjects"),
             ((config.max_msgs or -1) > 0, f"max_msgs is {config.max_msgs}"),
             ((config.max_bytes or -1) > 0, f"max_bytes is {config.max_bytes}"),
             ((config.max_age or 0) > 0, f"max_age is {config.max_age}"),
@@ -125,7 +131,12 @@ async def read_tail(jetstream: JetStreamContext, settings: StreamSettings, seque
             f"message {sequence} of stream {settings.name} is position {headers.get(HEADER_POSITION)} of epoch "
             f"{headers.get(HEADER_EPOCH)}, not position {sequence} of epoch {epoch}; {_MENDING}"
         )
-    return Tail(sequence, bytes.fromhex(headers.get(HEADER_HASH, "")))
+    try:
+        return Tail(sequence, bytes.fromhex(headers.get(HEADER_HASH, "")))
+    except ValueError as error:
+        raise HistoryDiverged(
+            f"message {sequence} of stream {settings.name} was not made by a relay: its hash is no hash; {_MENDING}"
+        ) from error
 
 
 def check_tail(settings: StreamSettings, tail: Tail, head: LogHead, reader: EventReader) -> None:

@@ -28,10 +28,12 @@ class MemoryEventStore:
         """See EventReader."""
         return within_bytes(self._events[max(0, from_position - 1) :][:limit], max_bytes)
 
-    def read_aggregate(self, aggregate_id: str, from_version: int, limit: int) -> list[EventRecord]:
+    def read_aggregate(
+        self, aggregate_id: str, from_version: int, limit: int, max_bytes: int | None = None
+    ) -> list[EventRecord]:
         """See EventReader."""
         found = (event for event in self._events if event.aggregate_id == aggregate_id)
-        return [event for event in found if event.version >= from_version][:limit]
+        return within_bytes([event for event in found if event.version >= from_version][:limit], max_bytes)
 
     def load(self, aggregate_ids: Sequence[str]) -> dict[str, list[EventRecord]]:
         """See EventReader."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cqrs.database.engine import database_file
-from cqrs.errors import LogInUse
+from cqrs.errors import ConfigurationError, LogInUse
 
 
 @contextmanager
@@ -17,11 +17,15 @@ def own_write_db(url: str) -> Iterator[None]:
 
     Raises:
         LogInUse: another process holds it.
+        ConfigurationError: its folder cannot be used.
     """
-    file = database_file(url)
+    file = database_file(url).resolve()
     lock = file.with_name(file.name + ".lock")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise ConfigurationError(f"{lock} cannot be made: {error.strerror}") from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,6 +12,9 @@ from typing import NamedTuple, Protocol
 from cqrs.errors import OrderstreamError
 from cqrs.records import EventRecord, LogHead
 
+ENVELOPE_BYTES = 512
+"""What an event takes on the wire beside its data, about: ids, metadata, hash."""
+
 
 class StoredResult(NamedTuple):
     """The outcome of a command that had a request id: a row of `command_results`."""
@@ -76,12 +79,14 @@ class EventReader(Protocol):
     def read_log(self, from_position: int, limit: int, max_bytes: int | None = None) -> list[EventRecord]:
         """At most `limit` events from a position on, in position order.
 
-        With `max_bytes`, no more than that of event data, but at least one event if there is any.
+        With `max_bytes`, no more than that with their envelopes, but at least one event if there is any.
         """
         ...
 
-    def read_aggregate(self, aggregate_id: str, from_version: int, limit: int) -> list[EventRecord]:
-        """At most `limit` events of one aggregate from a version on, in version order."""
+    def read_aggregate(
+        self, aggregate_id: str, from_version: int, limit: int, max_bytes: int | None = None
+    ) -> list[EventRecord]:
+        """At most `limit` events of one aggregate from a version on, in version order; `max_bytes` as above."""
         ...
 
     def load(self, aggregate_ids: Sequence[str]) -> dict[str, list[EventRecord]]:
@@ -117,13 +122,15 @@ def group_by_aggregate(aggregate_ids: Iterable[str], events: Iterable[EventRecor
     return groups
 
 
-def within_bytes(events: list[EventRecord], max_bytes: int | None) -> list[EventRecord]:
-    """The longest beginning of `events` with at most `max_bytes` of data, but at least one event."""
+def within_bytes(events: Iterable[EventRecord], max_bytes: int | None) -> list[EventRecord]:
+    """The longest beginning of `events` with at most `max_bytes`, but at least one. Looks no further than that."""
     if max_bytes is None:
-        return events
+        return list(events)
+    found: list[EventRecord] = []
     total = 0
-    for index, event in enumerate(events):
-        total += len(event.data)
-        if total > max_bytes and index:
-            return events[:index]
-    return events
+    for event in events:
+        total += len(event.data) + ENVELOPE_BYTES
+        if total > max_bytes and found:
+            break
+        found.append(event)
+    return found

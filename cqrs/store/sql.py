@@ -15,16 +15,19 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from cqrs import failpoints
 from cqrs.database.engine import open_engine
 from cqrs.database.migrations import check_schema
+from cqrs.errors import ConfigurationError
 from cqrs.records import EventRecord, LogHead
 from cqrs.store.port import CommitUncertain, StoredResult, StoreError, group_by_aggregate, within_bytes
 from cqrs.store.schema import WRITE_SCHEMA, command_results, events, log_head
 
 _ROWS_PER_INSERT = 256
 _IDS_PER_SELECT = 500
+_ROWS_PER_FETCH = 32
 
 _READ_HEAD = "SELECT position, hash, epoch, record_time FROM log_head WHERE id = 1"
 _ADVANCE_HEAD = "UPDATE log_head SET position = ?, hash = ?, record_time = ? WHERE id = 1"
@@ -52,6 +55,9 @@ class SqlEventStore:
         self._writer: sa.Connection | None = None
         try:
             check_schema(self._read_engine, WRITE_SCHEMA)
+        except DBAPIError as error:
+            self.close()
+            raise ConfigurationError(f"the write DB {url} cannot be opened: {error.orig}") from error
         except BaseException:
             self.close()
             raise
@@ -65,13 +71,15 @@ class SqlEventStore:
         """See EventReader."""
         with self._reading() as connection:
             rows = connection.exec_driver_sql(_READ_LOG, (from_position, limit))
-            return within_bytes([EventRecord._make(row) for row in rows], max_bytes)
+            return within_bytes(_records(rows), max_bytes)
 
-    def read_aggregate(self, aggregate_id: str, from_version: int, limit: int) -> list[EventRecord]:
+    def read_aggregate(
+        self, aggregate_id: str, from_version: int, limit: int, max_bytes: int | None = None
+    ) -> list[EventRecord]:
         """See EventReader."""
         with self._reading() as connection:
             rows = connection.exec_driver_sql(_READ_AGGREGATE, (aggregate_id, from_version, limit))
-            return [EventRecord._make(row) for row in rows]
+            return within_bytes(_records(rows), max_bytes)
 
     def load(self, aggregate_ids: Sequence[str]) -> dict[str, list[EventRecord]]:
         """See EventReader."""
@@ -118,6 +126,8 @@ class SqlEventStore:
                 yield connection
         except DBAPIError as error:
             raise StoreError(f"the write DB refused: {error.orig}") from error
+        except PoolTimeout as error:
+            raise StoreError("all reading connections of the write DB are in use") from error
 
     def _drop_writer(self) -> None:
         """Close the appending connection for good: after a failure its state is unknown."""
@@ -185,6 +195,12 @@ def _load(connection: sa.Connection, aggregate_ids: Sequence[str]) -> dict[str, 
         statement = _select_in("events", "aggregate_id", len(ids)) + " ORDER BY aggregate_id, version"
         found.extend(EventRecord._make(row) for row in connection.exec_driver_sql(statement, ids))
     return group_by_aggregate(aggregate_ids, found)
+
+
+def _records(rows: sa.CursorResult[Any]) -> Iterator[EventRecord]:
+    """Rows as events, fetched as they are asked for."""
+    while part := rows.fetchmany(_ROWS_PER_FETCH):
+        yield from map(EventRecord._make, part)
 
 
 @cache

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from cqrs.commit.aggregates import LoadedAggregate
 from cqrs.commit.plan import Planner
 from cqrs.records import GENESIS_HASH, LogHead
 from tests.integration.commit.counters import raise_counter
@@ -20,7 +21,7 @@ def test_a_plan_leaves_the_states_that_it_was_given_alone() -> None:
     planner = Planner(100_000)
     first = planner.plan(LogHead(0, GENESIS_HASH, EPOCH, 0), [raise_counter()], {}, {}, now=1)
     before = first.states["c"]
-    assert before is not None
+    assert isinstance(before, LoadedAggregate)
     planner.plan(first.head, [raise_counter(), raise_counter()], first.states, {}, now=1)
     assert (before.version, before.state.SerializeToString()) == (1, b"\x08\x01")
     assert first.states["c"] is before

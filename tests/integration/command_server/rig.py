@@ -106,7 +106,7 @@ async def command_server(
     try:
         async with asyncio.timeout(_START_SECONDS):
             while not ready.exists():
-                assert process.returncode is None, log.read_text()
+                assert process.returncode is None, f"ended with status {process.returncode}: {log.read_text()}"
                 await asyncio.sleep(0.02)
         server = CommandServer(process, json.loads(ready.read_text()), log)
         try:

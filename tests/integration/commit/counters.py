@@ -100,7 +100,7 @@ class Bench:
         self.committer = Committer(
             store,
             AggregateCache([COUNTER, OTHER], 1000),
-            Planner(max_event_bytes),
+            Planner(max_event_bytes, CounterIsFull),
             CommitMetrics(CollectorRegistry()),
             limits=limits,
             on_commit=lambda events: self.heads.append(events[-1].position),

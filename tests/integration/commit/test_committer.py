@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from cqrs import failpoints
+from cqrs.commit.aggregates import UnknownEvent
 from cqrs.commit.command import Command, Outcome
 from cqrs.commit.queue import CommitLimits
 from cqrs.errors import (
@@ -25,12 +28,13 @@ from cqrs.errors import (
     VersionConflict,
     Violation,
 )
+from cqrs.serving.stop import StopSignal
 from cqrs.store.memory import MemoryEventStore
 from cqrs.store.port import EventStore
 from cqrs.store.sql import SqlEventStore
 from cqrs.tokens import decode_token
 from tests.integration.commit.counters import OTHER, CounterIsFull, Decider, Submitted, running, submit_counter
-from tests.integration.logs import assert_one_gapless_chain, new_write_db
+from tests.integration.logs import append, assert_one_gapless_chain, new_write_db
 
 
 @pytest.fixture
@@ -267,9 +271,86 @@ def test_a_commit_that_failed_is_answered_with_unavailable_and_left_no_trace(sql
             with failpoints.arm("store.before_commit", failpoints.fail), pytest.raises(StoreUnavailable):
                 await bench.committer.submit(submit_counter(request_id="r"))
             again = await bench.committer.submit(submit_counter(request_id="r"))
-        assert [why is None for why in bench.health] == [True, False, True]
+        assert bench.health[0] is None
+        assert all(bench.health[1:-1])
+        assert bench.health[-1] is None
         assert parse(again) == (2, 2, 2)
         assert not again.replayed
+
+    asyncio.run(scenario())
+
+
+def test_a_store_that_failed_is_found_well_again_without_another_command(sql_store: SqlEventStore) -> None:
+    """Else a server that is taken out of service by its health would stay out of it."""
+
+    async def scenario() -> None:
+        stop = StopSignal()
+        async with running(sql_store) as bench:
+            watching = asyncio.create_task(bench.committer.watch_store(stop))
+            with failpoints.arm("store.before_commit", failpoints.fail), pytest.raises(StoreUnavailable):
+                await bench.committer.submit(submit_counter())
+            failed = len(bench.health)
+            await asyncio.sleep(1.5)
+            assert [why is None for why in bench.health[failed - 1 :]] == [False, True]
+            stop.set("the test is over")
+            await watching
+
+    asyncio.run(scenario())
+
+
+def test_a_defect_after_the_commit_doubles_nothing(sql_store: SqlEventStore) -> None:
+    async def scenario() -> None:
+        async with running(sql_store) as bench:
+            with failpoints.arm("committer.before_answer", failpoints.fail):
+                outcomes = await asyncio.gather(
+                    *(bench.committer.submit(submit_counter()) for _ in range(3)), return_exceptions=True
+                )
+            assert all(isinstance(outcome, failpoints.Triggered) for outcome in outcomes)
+            assert parse(await bench.committer.submit(submit_counter())) == (4, 4, 4)
+        assert_one_gapless_chain(sql_store.read_log(1, 100))
+
+    asyncio.run(scenario())
+
+
+def test_an_aggregate_with_an_unknown_event_fails_its_own_commands_only(sql_store: SqlEventStore) -> None:
+    async def scenario() -> None:
+        append(sql_store, [("from the future", 1)])
+        async with running(sql_store) as bench:
+            outcomes = await asyncio.gather(
+                *(bench.committer.submit(submit_counter(name)) for name in ("a", "from the future", "b")),
+                return_exceptions=True,
+            )
+            assert [type(outcome) for outcome in outcomes] == [Outcome, UnknownEvent, Outcome]
+            assert len(bench.heads) == 1
+        assert sql_store.read_head().position == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_refused_request_is_let_go(store: EventStore) -> None:
+    """An error keeps its traceback, and that its frames: a client with bad requests could fill the memory."""
+
+    class Malformed(Submitted):
+        def prepare(self) -> Command:
+            local = self
+            raise InvalidRequest([Violation("amount", f"of {local.size_bytes} bytes is too large")])
+
+    async def scenario() -> None:
+        gc.disable()
+        try:
+            async with running(store) as bench:
+                malformed = Malformed(submit_counter().command)
+                rejected = Decider(limit=0)
+                of_malformed, of_rejected = weakref.ref(malformed), weakref.ref(rejected)
+                with pytest.raises(InvalidRequest):
+                    await bench.committer.submit(malformed)
+                with pytest.raises(CounterIsFull):
+                    await bench.committer.submit(submit_counter(decide=rejected))
+                del malformed, rejected
+                await bench.committer.submit(submit_counter("another"))
+            assert (of_malformed(), of_rejected()) == (None, None)
+        finally:
+            gc.enable()
 
     asyncio.run(scenario())
 

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from cqrs.broker.connection import BrokerConnection, connect_broker
 from cqrs.broker.embedded import EmbeddedBroker
+from cqrs.errors import OperatorError
 from cqrs.records import EventRecord, from_wire
 from cqrs.relay.metrics import RelayMetrics
 from cqrs.relay.publish import BatchRejected, publish_batch
@@ -46,6 +47,10 @@ class Running:
 @asynccontextmanager
 async def running(store: MemoryEventStore, url: str, max_event_bytes: int = 100_000) -> AsyncIterator[Running]:
     stop, halts, registry = StopSignal(), list[str | None](), CollectorRegistry()
+
+    def on_state(_state: RelayState, error: Exception | None) -> None:
+        halts.append(str(error) if isinstance(error, OperatorError) else None)
+
     broker = BrokerConnection(url, "relay")
     relay = Relay(
         store,
@@ -53,16 +58,17 @@ async def running(store: MemoryEventStore, url: str, max_event_bytes: int = 100_
         STREAM,
         RelayMetrics(registry),
         max_event_bytes=max_event_bytes,
-        on_halt=halts.append,
+        on_state=on_state,
         times=FAST,
     )
     connecting = asyncio.create_task(broker.run(stop))
-    tasks = [asyncio.create_task(relay.run(stop)), asyncio.create_task(relay.run_heartbeat(stop))]
+    tasks = [asyncio.create_task(relay.run()), asyncio.create_task(relay.run_heartbeat())]
     try:
         yield Running(relay, halts, registry)
     finally:
-        stop.set("the test is over")
+        relay.stop()
         await asyncio.wait_for(asyncio.gather(*tasks), 20)
+        stop.set("the test is over")
         await broker.close()
         await asyncio.wait_for(connecting, 20)
         relay.release()
@@ -243,6 +249,65 @@ def test_a_stream_of_another_log_halts_the_relay(tmp_path: Path) -> None:
             async with running(other, broker.url) as second:
                 await eventually(lambda: second.relay.state is RelayState.HALTED, "halted")
                 assert one.read_head().epoch in (second.halts[-1] or "")
+
+    asyncio.run(scenario())
+
+
+def test_a_log_that_was_changed_in_the_middle_is_not_published_from_there_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = MemoryEventStore()
+        append(store, [("a", version) for version in range(1, 6)])
+        store._events[2] = store._events[2]._replace(data=b"forged")
+        async with EmbeddedBroker(tmp_path) as broker, running(store, broker.url) as running_relay:
+            await eventually(lambda: running_relay.relay.state is RelayState.HALTED, "halted")
+            assert "position 3 of the log does not chain" in (running_relay.halts[-1] or "")
+            client = await connect_broker(broker.url, "reader")
+            assert await stream_of(client) == []
+            await client.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_stray_message_halts_the_relay_and_nothing_else(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = MemoryEventStore()
+        append(store, [("a", 1)])
+        async with EmbeddedBroker(tmp_path) as broker:
+            client = await connect_broker(broker.url, "stranger")
+            epoch = store.read_head().epoch
+            await ensure_stream(client, STREAM, epoch)
+            headers = {HEADER_EPOCH: epoch, HEADER_POSITION: "1", HEADER_HASH: "zz"}
+            await client.jetstream().publish("orderstream.log.thing.1.Stray", b"", headers=headers)
+            async with running(store, broker.url) as running_relay:
+                await eventually(lambda: running_relay.relay.state is RelayState.HALTED, "halted")
+                assert "was not made by a relay" in (running_relay.halts[-1] or "")
+            await client.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_does_not_wait_for_the_next_look_at_the_log(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        broker_connection_stop = StopSignal()
+        async with EmbeddedBroker(tmp_path) as broker:
+            connection = BrokerConnection(broker.url, "relay")
+            connecting = asyncio.create_task(connection.run(broker_connection_stop))
+            relay = Relay(
+                MemoryEventStore(),
+                connection,
+                STREAM,
+                RelayMetrics(CollectorRegistry()),
+                max_event_bytes=1000,
+                on_state=lambda _state, _error: None,
+                times=FAST._replace(poll=60),
+            )
+            relaying = asyncio.create_task(relay.run())
+            await eventually(lambda: relay.state is RelayState.PUBLISHING, "publishing")
+            relay.stop()
+            await asyncio.wait_for(relaying, 5)
+            relay.release()
+            await connection.close()
+            await connecting
 
     asyncio.run(scenario())
 

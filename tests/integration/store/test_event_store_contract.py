@@ -10,7 +10,7 @@ import pytest
 
 from cqrs.records import GENESIS_HASH
 from cqrs.store.memory import MemoryEventStore
-from cqrs.store.port import EventStore, StoredResult, StoreError
+from cqrs.store.port import ENVELOPE_BYTES, EventStore, StoredResult, StoreError
 from cqrs.store.sql import SqlEventStore
 from tests.integration.logs import append, assert_one_gapless_chain, events_after, head_of, new_write_db
 
@@ -64,10 +64,11 @@ def test_a_version_is_written_once_and_a_batch_is_all_or_nothing(store: EventSto
 def test_the_log_is_read_in_pages_bounded_in_events_and_bytes(store: EventStore) -> None:
     written = append(store, [("a", version) for version in range(1, 8)], data=b"x" * 100)
     assert store.read_log(3, 2) == written[2:4]
-    assert store.read_log(3, 5, max_bytes=250) == written[2:4]
+    assert store.read_log(3, 5, max_bytes=2 * (100 + ENVELOPE_BYTES)) == written[2:4]
     assert store.read_log(3, 5, max_bytes=1) == written[2:3]
     assert store.read_log(8, 5) == []
     assert store.read_aggregate("a", 6, 10) == written[5:]
+    assert store.read_aggregate("a", 2, 10, max_bytes=1) == written[1:2]
 
 
 def test_many_aggregates_are_loaded_at_once_each_in_version_order(store: EventStore) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from cqrs.database.engine import open_engine
 from cqrs.database.migrations import upgrade_schema
-from cqrs.errors import LogInUse, SchemaMismatch
+from cqrs.errors import ConfigurationError, LogInUse, SchemaMismatch
 from cqrs.records import EventRecord
 from cqrs.store.ownership import own_write_db
 from cqrs.store.schema import WRITE_SCHEMA, events, metadata
@@ -21,7 +21,21 @@ def open_raw(url: str) -> sqlite3.Connection:
     return sqlite3.connect(url.removeprefix("sqlite:///"))
 
 
-@pytest.mark.parametrize("statement", ["UPDATE events SET actor = 'mallory'", "DELETE FROM events"])
+FORGED = (
+    "SELECT {position}, 'forged', aggregate_type, aggregate_id, {version}, event_type, record_time, "
+    "NULL, NULL, NULL, NULL, NULL, data, hash FROM events"
+)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE events SET actor = 'mallory'",
+        "DELETE FROM events",
+        "INSERT OR REPLACE INTO events " + FORGED.format(position=1, version=2),
+        "INSERT OR REPLACE INTO events " + FORGED.format(position=2, version=1),
+    ],
+)
 def test_events_can_be_neither_changed_nor_deleted(tmp_path: Path, statement: str) -> None:
     url = new_write_db(tmp_path)
     store = SqlEventStore(url)
@@ -84,6 +98,32 @@ def test_a_write_db_has_one_owner(tmp_path: Path) -> None:
     with own_write_db(url), pytest.raises(LogInUse, match="process"), own_write_db(url):
         pass
     with own_write_db(url):
+        pass
+
+
+def test_a_file_that_is_no_database_is_refused_as_a_matter_for_an_operator(tmp_path: Path) -> None:
+    (tmp_path / "write.db").write_bytes(b"not a database, but long enough to be looked at" * 100)
+    with pytest.raises(ConfigurationError, match="cannot be opened"):
+        SqlEventStore(f"sqlite:///{tmp_path / 'write.db'}")
+
+
+def test_a_folder_that_cannot_be_made_is_refused_as_a_matter_for_an_operator(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ConfigurationError, match="cannot be made"),
+        own_write_db(f"sqlite:///{tmp_path / 'file' / 'write.db'}"),
+    ):
+        pass
+
+
+def test_a_link_to_a_write_db_that_is_held_is_refused_too(tmp_path: Path) -> None:
+    (tmp_path / "write.db").touch()
+    (tmp_path / "link.db").symlink_to(tmp_path / "write.db")
+    with (
+        own_write_db(f"sqlite:///{tmp_path / 'write.db'}"),
+        pytest.raises(LogInUse),
+        own_write_db(f"sqlite:///{tmp_path / 'link.db'}"),
+    ):
         pass
 
 

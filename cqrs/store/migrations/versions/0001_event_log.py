@@ -64,3 +64,10 @@ def upgrade() -> None:
             f"CREATE TRIGGER events_refuse_{verb.lower()} BEFORE {verb} ON events "
             f"BEGIN SELECT RAISE(ABORT, 'events are append-only: {verb} refused'); END"
         )
+    # REPLACE deletes rows without asking the trigger above.
+    op.execute(
+        "CREATE TRIGGER events_refuse_replace BEFORE INSERT ON events "
+        "WHEN EXISTS (SELECT 1 FROM events WHERE position = NEW.position) "
+        "OR EXISTS (SELECT 1 FROM events WHERE aggregate_id = NEW.aggregate_id AND version = NEW.version) "
+        "BEGIN SELECT RAISE(ABORT, 'events are append-only: the position or version is taken'); END"
+    )
