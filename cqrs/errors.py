@@ -39,7 +39,7 @@ class OrderstreamError(Exception):
 
 
 def detach(error: Exception, *expected: type[Exception]) -> Exception:
-    """`error` without its traceback, to be raised elsewhere; unless it is `expected`, the text of that is kept as a note.
+    """`error` without its traceback, to be raised elsewhere; unless it is `expected`, the text is kept as a note.
 
     A traceback keeps its frames, and these the requests and batches that they worked on: an error that somebody waits
     for would keep them all, in cycles.
@@ -90,8 +90,9 @@ class VersionConflict(ServiceError):
     reason = "VERSION_CONFLICT"
 
     def __init__(self, aggregate_id: str, expected_version: int, current_version: int) -> None:
+        at = f"is at version {current_version}" if current_version else "does not exist (version 0)"
         super().__init__(
-            f"{aggregate_id} is at version {current_version}, not {expected_version}: read it again and decide again",
+            f"{aggregate_id} {at}, not at {expected_version}: read it again and decide again",
             {
                 "aggregate_id": aggregate_id,
                 "expected_version": str(expected_version),

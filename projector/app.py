@@ -69,6 +69,7 @@ async def _serve(settings: ProjectorSettings, stop: StopSignal, engine: sa.Engin
         settings.subject_prefix,
         batch_events=settings.batch_events,
         batch_bytes=settings.batch_bytes,
+        confirm_seconds=settings.confirm_log_seconds,
         retry_max_seconds=settings.retry_max_seconds,
     )
     write_lock = threading.Lock()  # SQLite has one writer at a time

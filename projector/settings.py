@@ -30,6 +30,11 @@ class ProjectorSettings(ServerSettings):
     batch_bytes: int = Field(
         8 * 1024 * 1024, ge=1024, description="Bytes of events in one transaction at most; the last one may exceed it."
     )
+    confirm_log_seconds: float = Field(
+        15.0,
+        ge=0,
+        description="How long to wait for the log to confirm the stream, when it is bound, before going on without.",
+    )
     retry_max_seconds: float = Field(
         2.0, gt=0, le=60, description="Longest pause, in seconds, between attempts of a projection that is held up."
     )

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from nats.aio.msg import Msg
 
 from cqrs.broker.connection import BrokerConnection
+from cqrs.records import to_micros
 from cqrs.serving.logging import get_logger
 from cqrs.subjects import changes_subject, heartbeat_subject
 from orderstream.events.v1.heartbeat_pb2 import LogHeartbeat
@@ -120,6 +121,7 @@ class ChangeFeed:
             last=change.to_position,
             keys=change.keys,
             flush=change.flush,
+            record_time=to_micros(change.to_record_time),
         )
         if not understood:
             self._poller.poke()

@@ -147,9 +147,19 @@ class ProjectionTracker:
         self._flush("disconnected", self.checkpoint)
 
     def notified(
-        self, *, generation: int, epoch: str, first: int, last: int, keys: Sequence[str], flush: bool = False
+        self,
+        *,
+        generation: int,
+        epoch: str,
+        first: int,
+        last: int,
+        keys: Sequence[str],
+        record_time: int,
+        flush: bool = False,
     ) -> bool:
         """The projector has committed: the checkpoint went from `first` to `last`, and the rows behind `keys` changed.
+
+        `record_time` is that of `last`, in microseconds since 1970: what is cached is as of then from here on.
 
         Returns False if that is not about the generation and history that are served, as far as they are known here:
         then the read DB should be asked.
@@ -174,6 +184,7 @@ class ProjectionTracker:
             self._reach(last)
         if self._ahead is not None and self._ahead[0] <= last:
             self._ahead = (self.checkpoint, self._clock()) if self.checkpoint > last else None
+        self.note_time(last, record_time)
         self.version += 1
         return True
 

@@ -25,7 +25,13 @@ from tools.generate import ROOT
 _ABOUT_ERRORS = """\
 An error is a gRPC status with a `google.rpc.Status` in its details. Its first detail is a `google.rpc.ErrorInfo` with
 the `domain` "orderstream", a `reason` from the tables below, and `metadata`. Clients decide by the reason; texts may
-change. A `google.rpc.RetryInfo`, where there is one, says that a retry is worth it, and when.
+change. A `google.rpc.RetryInfo`, where there is one, says that a retry is worth it, and when. For people, the text
+begins with the reason.
+
+Errors that gRPC itself makes have no details: UNAVAILABLE where no server answers (retry), UNIMPLEMENTED for a method
+that the server does not have, DEADLINE_EXCEEDED and CANCELLED on the client's side (for a command: outcome unknown,
+repeat it with its request id), and RESOURCE_EXHAUSTED "message larger than max" for a request over the server's
+`max_message_bytes` or an answer over the client's limit (do not retry: make it smaller).
 """
 
 _ABOUT_SETTINGS = """\
@@ -68,19 +74,26 @@ def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 def render_settings() -> str:
     """The settings of all servers: first those that they share, then what each adds or has another default for."""
-    parts = ["# Settings of the servers\n", _ABOUT_SETTINGS, "## Every server\n", _settings_table(ServerSettings, {})]
-    shared = ServerSettings.model_fields
+    shared = {
+        name: field
+        for name, field in ServerSettings.model_fields.items()
+        if all(cls.model_fields[name].default == field.default for cls in SERVERS)
+    }
+    parts = ["# Settings of the servers\n", _ABOUT_SETTINGS, "## Every server\n", _rows_table(shared)]
     for cls in SERVERS:
         parts += [f"## {cls.server.capitalize()}\n", _settings_table(cls, shared)]
     return "\n".join(parts)
 
 
 def _settings_table(cls: type[ServerSettings], shared: Mapping[str, FieldInfo]) -> str:
-    rows = [
+    return _rows_table({name: field for name, field in cls.model_fields.items() if name not in shared})
+
+
+def _rows_table(fields: Mapping[str, FieldInfo]) -> str:
+    rows = (
         (f"`{flag_name(name)}`", f"`{env_name(name)}`", _shown(field.default), field.description or "")
-        for name, field in cls.model_fields.items()
-        if name not in shared or (field.default, field.description) != (shared[name].default, shared[name].description)
-    ]
+        for name, field in fields.items()
+    )
     return _table(("flag", "environment", "default", "meaning"), rows)
 
 

@@ -10,6 +10,8 @@ import grpc.aio
 from cqrs.errors import HistoryDiverged, OrderstreamError
 from cqrs.projection.chain import Delivery, check_same
 from cqrs.projection.checkpoint import Checkpoint
+from cqrs.projection.stream import StreamEnd
+from orderstream.events.v1.event_pb2 import RecordedEvent
 from orderstream.events.v1.event_service_pb2 import DescribeLogRequest, ReadLogRequest
 from orderstream.events.v1.event_service_pb2_grpc import EventServiceStub
 
@@ -72,6 +74,28 @@ class LogReader:
                 f"{from_position} on"
             )
         return found
+
+    async def check_end(self, end: StreamEnd) -> None:
+        """Make sure that the log has what a stream ends with: else it holds a branch that the log has lost.
+
+        Raises:
+            LogUnavailable: the server cannot be reached or failed.
+            HistoryDiverged: the log is of another epoch, ends before, or has another event there.
+        """
+        found = await self.read(end.position, 1)
+        if found.epoch != end.epoch:
+            raise HistoryDiverged(f"the stream is of epoch {end.epoch}, the log of epoch {found.epoch}")
+        if not found.deliveries:
+            raise HistoryDiverged(
+                f"the stream is ahead of the log: it ends at position {end.position}, which the log does not have: the "
+                "log was restored to an older point"
+            )
+        recorded = RecordedEvent.FromString(found.deliveries[0].payload).hash.hex()
+        if recorded != end.hash:
+            raise HistoryDiverged(
+                f"position {end.position} has hash {end.hash or '(none)'} on the stream and {recorded} in the log: "
+                "they are two histories"
+            )
 
     async def check(self, checkpoint: Checkpoint) -> None:
         """Make sure that the log has the event of the checkpoint.

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from nats.aio.client import Client
 
 from cqrs.projection.checkpoint import Checkpoint
+from cqrs.records import to_timestamp
 from orderstream.projections.v1.notification_pb2 import ProjectionChanged
 
 MAX_KEYS = 1000
@@ -25,6 +26,7 @@ def change_message(projection: str, before: Checkpoint, after: Checkpoint, keys:
         to_position=after.position,
         keys=() if flush else sorted(keys),
         flush=flush,
+        to_record_time=to_timestamp(after.record_time),
     )
 
 

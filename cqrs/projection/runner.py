@@ -20,7 +20,7 @@ from cqrs.projection.notifications import change_message, publish_changes
 from cqrs.projection.projection import Projection
 from cqrs.projection.status import CATCHING_UP, HALTED, LIVE, RETRYING, STARTING, ProjectionStatus
 from cqrs.projection.store import Applied, ProjectionStore
-from cqrs.projection.stream import ConsumerLost, PullConsumer, StreamMissing, bind_consumer
+from cqrs.projection.stream import ConsumerLost, PullConsumer, StreamEnd, StreamMissing, bind_consumer, read_end
 from cqrs.serving.logging import get_logger
 from cqrs.serving.stop import StopSignal
 from cqrs.subjects import changes_subject
@@ -30,6 +30,11 @@ _log = get_logger(__name__)
 
 _API_SECONDS = 2.0
 """How long a request to JetStream's API may take."""
+
+_HALTED_RECHECK_SECONDS = 5.0
+"""Halted, look this often whether a person has mended it."""
+
+_CONFIRM_PAUSE_SECONDS = 0.2
 
 _CONNECT_SECONDS = 1.0
 """At the start of the process, how long the broker may take before its absence is shown."""
@@ -69,6 +74,8 @@ class RunnerOptions(NamedTuple):
     """The most events of a transaction."""
     batch_bytes: int = 8 * 1024 * 1024
     """The most bytes of a transaction's events; the last one may exceed it."""
+    confirm_seconds: float = 15.0
+    """How long to wait for the log to confirm the stream, each time that the stream is bound."""
     retry_min_seconds: float = 0.05
     retry_max_seconds: float = 2.0
     """Backoff doubles from the one to the other, with jitter, and starts anew after progress."""
@@ -127,7 +134,7 @@ class ProjectionRunner:
                     break
                 except OperatorError as error:
                     self._halt(error)
-                    await stop.wait()
+                    await stop.wait_for(_HALTED_RECHECK_SECONDS)
                 except Exception as error:  # noqa: BLE001 - logged, shown and retried; only a stop ends the projection
                     attempt = 1 if self.status.commits > commits else attempt + 1
                     self._retry(error)
@@ -150,6 +157,8 @@ class ProjectionRunner:
         self.status.lag.heard(stream.last_position)
         if stream.last_position < checkpoint.position:
             await self._compare_with_log(checkpoint)
+        elif stream.last_position > checkpoint.position:
+            await self._confirm(await self._unless_stopped(read_end(js, options.stream, stream)))
         epoch = checkpoint.epoch or stream.epoch
         live_from = self.status.lag.log_position
         if not self._unproven:
@@ -233,6 +242,31 @@ class ProjectionRunner:
         except NatsError as error:
             _log.warning("a change notification was not sent", projection=self.status.name, error=str(error))
 
+    async def _confirm(self, end: StreamEnd) -> None:
+        """Ask the log whether it has what the stream ends with, before anything of the stream is applied.
+
+        The log is the only truth (invariant 1): a stream that has outlived a restore of the log holds a branch that the
+        log has lost, and it chains. A log that cannot be asked is waited for, and shown; but not for ever, as the
+        events on the stream were committed once, and queries should not wait for a command server that stays away.
+        """
+        give_up = time.monotonic() + self._options.confirm_seconds
+        while True:
+            try:
+                await self._unless_stopped(self._log.check_end(end))
+                return
+            except LogUnavailable as error:
+                if time.monotonic() >= give_up:
+                    _log.warning(
+                        "going on although the log has not confirmed the stream",
+                        projection=self.status.name,
+                        stream_position=end.position,
+                        error=str(error),
+                    )
+                    return
+                self._show(RETRYING, f"waiting for the log to confirm the stream: {error}")
+                if await self._stop.wait_for(_CONFIRM_PAUSE_SECONDS):
+                    raise _StopAsked from None
+
     async def _compare_with_log(self, checkpoint: Checkpoint) -> None:
         """The stream ends before the checkpoint: it is being refilled, or the read model is of another history."""
         try:
@@ -264,7 +298,10 @@ class ProjectionRunner:
         self._observer.changed(status)
 
     def _halt(self, error: OperatorError) -> None:
-        _log.error("projection halted", projection=self.status.name, position=self.status.position, error=str(error))
+        if self.status.state != HALTED:
+            _log.error(
+                "projection halted", projection=self.status.name, position=self.status.position, error=str(error)
+            )
         self._show(HALTED, str(error))
 
     def _retry(self, error: Exception) -> None:

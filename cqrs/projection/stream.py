@@ -54,6 +54,28 @@ class StreamState(NamedTuple):
     """0: it is empty."""
 
 
+class StreamEnd(NamedTuple):
+    """The last message of the stream."""
+
+    epoch: str
+    position: int
+    hash: str
+    """Hexadecimal, as its header says; empty if that is missing."""
+
+
+async def read_end(js: JetStreamContext, stream: str, state: StreamState) -> StreamEnd:
+    """The message that the stream ended with when the consumer was bound.
+
+    Raises:
+        StreamMissing: the stream does not have it any more: it is being made anew.
+    """
+    try:
+        message = await js.get_msg(stream, state.last_position)
+    except NotFoundError as error:
+        raise StreamMissing(f"stream {stream} has changed while it was looked at") from error
+    return StreamEnd(state.epoch, state.last_position, (message.headers or {}).get(HEADER_HASH, ""))
+
+
 async def bind_consumer(js: JetStreamContext, stream: str, durable: str, checkpoint: Checkpoint) -> StreamState:
     """Check that the stream is of the checkpoint's history, and make the consumer's next message the checkpoint's next.
 

@@ -38,10 +38,10 @@ def test_a_read_that_another_has_taken_the_place_of_is_not_kept() -> None:
 
         first = asyncio.create_task(cache.fetch("k", load))
         await asyncio.sleep(0.01)
-        tracker.notified(generation=1, epoch=EPOCH, first=1, last=2, keys=["k"])
+        tracker.notified(generation=1, epoch=EPOCH, first=1, last=2, keys=["k"], record_time=2)
         second = asyncio.create_task(cache.fetch("k", load))
         await asyncio.sleep(0.01)
-        tracker.notified(generation=1, epoch=EPOCH, first=2, last=3, keys=["k"])
+        tracker.notified(generation=1, epoch=EPOCH, first=2, last=3, keys=["k"], record_time=3)
         reads[0].set_result((snapshot(2), b"as of 2"))  # it began before 2, and read after it
         await first
         assert cache.get("k") is None
@@ -79,7 +79,7 @@ class Model:
     def tell(self) -> None:
         if self.untold:
             first, last, key = self.untold.pop(0)
-            self.tracker.notified(generation=1, epoch=EPOCH, first=first, last=last, keys=[key])
+            self.tracker.notified(generation=1, epoch=EPOCH, first=first, last=last, keys=[key], record_time=last)
 
     def reconnect(self) -> None:
         self.tracker.feed_ended()

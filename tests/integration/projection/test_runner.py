@@ -151,10 +151,42 @@ def test_a_stream_that_is_ahead_of_the_log_halts(tmp_path: Path) -> None:
         async with world(tmp_path, history) as w:
             w.fill_log(history.events[:50])
             await w.publish()
-            await w.js.purge_stream(STREAM, seq=81)
             async with w.serve_log(), w.projector() as projector:
                 await projector.shows(HALTED, "the stream is ahead of the log")
+                assert projector.status.position == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_branch_that_a_restored_log_has_lost_is_not_applied_even_if_it_chains(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        history = random_history(100, seed=3)
+        async with world(tmp_path, history) as w:
+            w.fill_log(history.events[:50])
+            await w.publish(history.events[:50])
+            async with w.serve_log(), w.projector() as projector:
+                await projector.reaches(50)
+            await w.publish(history.events[50:])
+            async with w.projector(confirm_seconds=60) as projector:
+                await projector.shows(RETRYING, "waiting for the log to confirm the stream")
+            async with w.serve_log(), w.projector() as projector:
+                await projector.shows(HALTED, "the log was restored to an older point")
             assert_shows(w.engine, ORDERS, history, 50)
+
+    asyncio.run(scenario())
+
+
+def test_a_halted_projection_goes_on_by_itself_once_it_is_mended(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        history = random_history(60, seed=3)
+        async with world(tmp_path, history) as w:
+            w.fill_log(history.events[:50])
+            await w.publish()
+            async with w.serve_log(), w.projector() as projector:
+                await projector.shows(HALTED, "the stream is ahead of the log")
+                w.fill_log()
+                await projector.reaches(60)
+            assert_shows(w.engine, ORDERS, history)
 
     asyncio.run(scenario())
 

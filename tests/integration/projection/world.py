@@ -151,7 +151,7 @@ class World:
         """Serve the log by EventService while the context is open."""
         with ThreadPoolExecutor(2) as threads:
             server = grpc.aio.server()
-            add_EventServiceServicer_to_server(EventService(self.log, threads), server)
+            add_EventServiceServicer_to_server(EventService(self.log, threads, 4 * 1024 * 1024), server)
             self.event_service = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
             await server.start()
             try:
@@ -160,7 +160,9 @@ class World:
                 await server.stop(None)
 
     @asynccontextmanager
-    async def projector(self, *projections: Projection, engine: sa.Engine | None = None) -> AsyncIterator[Projector]:
+    async def projector(
+        self, *projections: Projection, engine: sa.Engine | None = None, confirm_seconds: float = 0
+    ) -> AsyncIterator[Projector]:
         """Run projections (orders, if none is given) while the context is open."""
         stop = StopSignal()
         connection = BrokerConnection(self.broker.url, "projector")
@@ -173,7 +175,7 @@ class World:
                     ProjectionStore(engine or self.engine, projection, _NO_LOCK),
                     broker=connection,
                     log=LogReader(channel, self.event_service),
-                    options=RunnerOptions(STREAM, PREFIX, retry_max_seconds=0.5),
+                    options=RunnerOptions(STREAM, PREFIX, confirm_seconds=confirm_seconds, retry_max_seconds=0.5),
                     observer=observer,
                 )
                 for projection in projections or (OrdersProjection(),)

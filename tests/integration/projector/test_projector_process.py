@@ -78,6 +78,7 @@ async def start(w: World, **environment: str) -> tuple[asyncio.subprocess.Proces
         *(sys.executable, "-c", "import sys; from projector.app import main; sys.exit(main(sys.argv[1:]))"),
         *("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--ready-file", str(ready)),
         *("--nats-url", w.broker.url, "--command-server", w.event_service, "--batch-events", "100"),
+        *("--confirm-log-seconds", "0"),
         *("--read-db-url", f"sqlite:///{w.folder / 'views' / 'read.db'}", "--stop-with-parent"),
         stdin=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from cqrs.database.engine import open_engine
 from cqrs.database.migrations import upgrade_schema
 from cqrs.projection.tables import checkpoints, projections
+from cqrs.records import to_timestamp
 from orderstream.orders.v1.order_pb2 import OrderStatus
 from orderstream.orders.v1.queries_pb2 import OrderView
 from orderstream.projections.v1.notification_pb2 import ProjectionChanged
@@ -70,6 +71,7 @@ class ReadDb:
             epoch=self.epoch,
             from_position=before,
             to_position=position,
+            to_record_time=to_timestamp(RECORD_TIME + position * 1_000_000),
         )
 
     def order(self, order_id: str, position: int, **values: Any) -> ProjectionChanged:

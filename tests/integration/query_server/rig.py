@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from cqrs.records import to_micros
 from cqrs.tokens import ConsistencyToken, encode_token
 from orderstream.events.v1.heartbeat_pb2 import LogHeartbeat
 from orderstream.projections.v1.notification_pb2 import ProjectionChanged
@@ -118,6 +119,7 @@ class Rig:
             last=change.to_position,
             keys=change.keys,
             flush=change.flush,
+            record_time=to_micros(change.to_record_time),
         )
 
     def heartbeat(self, position: int, *, epoch: str = EPOCH) -> None:

@@ -22,15 +22,16 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-orderstream/projections/v1/notification.proto\x12\x1aorderstream.projections.v1\"\xa1\x01\n\x11ProjectionChanged\x12\x12\n\nprojection\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x05\x12\x0c\n\x04slot\x18\x03 \x01(\x05\x12\r\n\x05\x65poch\x18\x04 \x01(\t\x12\x15\n\rfrom_position\x18\x05 \x01(\x03\x12\x13\n\x0bto_position\x18\x06 \x01(\x03\x12\x0c\n\x04keys\x18\x07 \x03(\t\x12\r\n\x05\x66lush\x18\x08 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-orderstream/projections/v1/notification.proto\x12\x1aorderstream.projections.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\x01\n\x11ProjectionChanged\x12\x12\n\nprojection\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x05\x12\x0c\n\x04slot\x18\x03 \x01(\x05\x12\r\n\x05\x65poch\x18\x04 \x01(\t\x12\x15\n\rfrom_position\x18\x05 \x01(\x03\x12\x13\n\x0bto_position\x18\x06 \x01(\x03\x12\x0c\n\x04keys\x18\x07 \x03(\t\x12\r\n\x05\x66lush\x18\x08 \x01(\x08\x12\x32\n\x0eto_record_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'orderstream.projections.v1.notification_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PROJECTIONCHANGED']._serialized_start=78
-  _globals['_PROJECTIONCHANGED']._serialized_end=239
+  _globals['_PROJECTIONCHANGED']._serialized_start=111
+  _globals['_PROJECTIONCHANGED']._serialized_end=324
 # @@protoc_insertion_point(module_scope)

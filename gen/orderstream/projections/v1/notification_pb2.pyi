@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -35,6 +36,7 @@ class ProjectionChanged(_message.Message):
     TO_POSITION_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     FLUSH_FIELD_NUMBER: _builtins.int
+    TO_RECORD_TIME_FIELD_NUMBER: _builtins.int
     projection: _builtins.str
     """The projection's name."""
     generation: _builtins.int
@@ -53,6 +55,10 @@ class ProjectionChanged(_message.Message):
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The rows that changed, as "<view>:<id>". Empty with `flush`."""
 
+    @_builtins.property
+    def to_record_time(self) -> _timestamp_pb2.Timestamp:
+        """The record time of `to_position`: answers from the cache say as of when they hold."""
+
     def __init__(
         self,
         *,
@@ -64,10 +70,11 @@ class ProjectionChanged(_message.Message):
         to_position: _builtins.int = ...,
         keys: _abc.Iterable[_builtins.str] | None = ...,
         flush: _builtins.bool = ...,
+        to_record_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["to_record_time", b"to_record_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "flush", b"flush", "from_position", b"from_position", "generation", b"generation", "keys", b"keys", "projection", b"projection", "slot", b"slot", "to_position", b"to_position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "flush", b"flush", "from_position", b"from_position", "generation", b"generation", "keys", b"keys", "projection", b"projection", "slot", b"slot", "to_position", b"to_position", "to_record_time", b"to_record_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
