@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import nats.errors
+import nats.js.errors
 import sqlalchemy as sa
 from nats.aio.client import Client
 
@@ -70,11 +72,12 @@ async def audit(settings: AuditSettings, display: ProgressDisplay) -> list[Check
                 for view in views:
                     view.feed(records)
                 if isinstance(stream, StreamAudit):
-                    await stream.compare(records)
+                    await _guarded(stream, stream.compare(records))
                 position = records[-1].position
                 display.advance(len(records))
+            now = await asyncio.to_thread(_look_beyond, store, log)
             if isinstance(stream, StreamAudit):
-                stream_check = stream.check(head.position, running=settings.running)
+                stream_check = stream.check(head.position, now.position, running=settings.running)
             else:
                 stream_check = stream
         return [
@@ -93,6 +96,26 @@ def _read_views(engine: sa.Engine, head: LogHead) -> list[ViewAudit]:
         return [ViewAudit(connection, projection(), head) for projection in PROJECTIONS]
 
 
+def _look_beyond(store: SqlEventStore, log: LogAudit) -> LogHead:
+    """The head as it is now, made sure that no event lies behind it (a running system may append while we look)."""
+    while True:
+        head = store.read_head()
+        beyond = store.read_log(head.position + 1, 1)
+        if not beyond:
+            return head
+        if store.read_head() == head:
+            log.beyond(head, beyond[0])
+            return head
+
+
+async def _guarded(stream: StreamAudit, work: Coroutine[Any, Any, None]) -> None:
+    """Do `work` on the stream; a broker that fails meanwhile is what was found out about the stream."""
+    try:
+        await work
+    except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError) as error:
+        stream.failed(error)
+
+
 @asynccontextmanager
 async def _stream(settings: AuditSettings, head: LogHead, wait: float) -> AsyncIterator[StreamAudit | Check]:
     """The stream, ready to be read; or the check that failed because there is no broker."""
@@ -106,9 +129,9 @@ async def _stream(settings: AuditSettings, head: LogHead, wait: float) -> AsyncI
             return
         try:
             stream = StreamAudit(client, settings.stream, settings.subject_prefix, head.epoch)
-            await stream.open(head.position, wait)
+            await _guarded(stream, stream.open(head.position, wait))
             yield stream
-            await stream.close()
+            await _guarded(stream, stream.close())
         finally:
             await client.close()
     finally:

@@ -47,6 +47,10 @@ class LogAudit:
             self._events += 1
             self._position, self._hash, self._record_time = record.position, record.hash, record.record_time
 
+    def beyond(self, head: LogHead, record: EventRecord) -> None:
+        """There is an event behind the head, as the log is now."""
+        self._head_problem.found(f"the head says {head.position}, but there is an event at {record.position}")
+
     def checks(self) -> list[Check]:
         """What was found in what was fed."""
         if self._position < self._head.position:

@@ -76,6 +76,10 @@ class StreamAudit:
             ),
         )
 
+    def failed(self, error: Exception) -> None:
+        """The broker did not answer, or not to the end."""
+        self._problem.found(f"the broker failed: {str(error) or type(error).__name__}")
+
     async def compare(self, records: Sequence[EventRecord]) -> None:
         """Compare the next events of the log with the next messages of the stream, until there is a problem."""
         if self._messages is None or self._problem.text:
@@ -98,9 +102,14 @@ class StreamAudit:
             await self._messages.unsubscribe()
             await self._jetstream.delete_consumer(self._stream, consumer.name)
 
-    def check(self, log_position: int, *, running: bool) -> Check:
-        """What was found, for a log that ended at `log_position`. When nothing runs, its end may be missing."""
+    def check(self, log_position: int, log_position_now: int, *, running: bool) -> Check:
+        """What was found, for a log that ended at `log_position` when the audit began, and ends at `log_position_now`.
+
+        When nothing runs, its end may be missing.
+        """
         note = f"sequence {self._last:,}"
+        if self._last > log_position_now:
+            self._problem.found(f"it is ahead of the log: it ends at {self._last}, the log at {log_position_now}")
         if self._last < log_position:
             missing = f"{log_position - self._last:,} events of the log are not on it"
             if running:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 import uuid
 from typing import Any, Protocol, TypeVar
@@ -96,14 +97,16 @@ class OrderstreamClient:
         return await self._call(method, request)
 
     async def query(self, method: grpc.aio.UnaryUnaryMultiCallable[QueryT, AnswerT], request: QueryT) -> AnswerT:
-        """Send a query. One without a consistency token is given the client's, in place.
+        """Send a query. One without a consistency token is sent with the client's; the message object stays as it is.
 
         Raises:
-            OrderstreamCallError: as for `command`.
+            OrderstreamCallError: as for `command`. HISTORY_CHANGED also makes the client forget its token.
         """
-        if not request.consistency_token:
-            request.consistency_token = self.token
-        return await self._call(method, request)
+        if request.consistency_token or not self.token:
+            return await self._call(method, request)
+        with_token = copy.deepcopy(request)
+        with_token.consistency_token = self.token
+        return await self._call(method, with_token)
 
     async def close(self) -> None:
         """Close both channels."""
@@ -119,6 +122,8 @@ class OrderstreamClient:
                 answer = await method(request, timeout=max(give_up_at - time.monotonic(), 0.001))
             except grpc.aio.AioRpcError as failure:
                 error = decode_error(failure)
+                if error.reason == "HISTORY_CHANGED":
+                    self.token = ""
                 pause = self._retry.backoff_seconds(attempts, error)
                 out_of_time = time.monotonic() + pause >= give_up_at
                 if attempts >= self._retry.max_attempts or out_of_time or not is_worth_a_retry(error):

@@ -11,7 +11,15 @@ import grpc
 import grpc.aio
 import pytest
 
-from cqrs.errors import InvalidRequest, Overloaded, ReadModelBehind, ServiceError, VersionConflict, Violation
+from cqrs.errors import (
+    HistoryChanged,
+    InvalidRequest,
+    Overloaded,
+    ReadModelBehind,
+    ServiceError,
+    VersionConflict,
+    Violation,
+)
 from cqrs.serving.grpc_server import GrpcServer
 from cqrs.serving.health import Readiness
 from cqrs.serving.metrics import ServerMetrics
@@ -138,6 +146,34 @@ def test_a_query_carries_the_token_of_what_the_client_did_before() -> None:
             await client.query(client.order_queries.GetOrder, GetOrderRequest(consistency_token="mine"))
             assert client.token == "after-second-query"
         assert [request.consistency_token for request in script.requests[1:]] == ["after-command", "mine"]
+
+    asyncio.run(scenario())
+
+
+def test_a_request_object_that_is_used_again_carries_the_token_of_then_not_of_its_first_use() -> None:
+    async def scenario() -> None:
+        script = Script("first", "second", "third", "fourth")
+        async with client_of(script) as client:
+            polling = GetOrderRequest(order_id="o-1")
+            for _ in range(2):
+                await client.command(client.orders.CancelOrder, CancelOrderRequest())
+                await client.query(client.order_queries.GetOrder, polling)
+            assert polling == GetOrderRequest(order_id="o-1")
+        assert [request.consistency_token for request in script.requests[1::2]] == ["first", "third"]
+
+    asyncio.run(scenario())
+
+
+def test_a_token_of_a_replaced_history_is_forgotten() -> None:
+    async def scenario() -> None:
+        script = Script("of the lost history", HistoryChanged("a", "b"), "new")
+        async with client_of(script) as client:
+            await client.command(client.orders.CancelOrder, CancelOrderRequest())
+            with pytest.raises(OrderstreamCallError) as caught:
+                await client.query(client.order_queries.GetOrder, GetOrderRequest())
+            assert caught.value.reason == "HISTORY_CHANGED"
+            await client.query(client.order_queries.GetOrder, GetOrderRequest())
+        assert [request.consistency_token for request in script.requests[1:]] == ["of the lost history", ""]
 
     asyncio.run(scenario())
 
