@@ -43,17 +43,31 @@ class CheckpointPoller:
         self._interval = interval_seconds
         self._on_result = on_result
         self._wanted = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+        self._next: asyncio.Task[None] | None = None
 
     def poke(self) -> None:
         """Poll soon: somebody waits, or something happened that only the read DB can explain."""
         self._wanted.set()
 
     async def poll(self) -> None:
-        """Read the checkpoints now.
+        """Read the checkpoints, after this call. All who ask while a poll is under way share the next one.
 
         Raises:
             StoreUnavailable: the read DB cannot be read.
         """
+        if self._next is None:
+            self._next = asyncio.create_task(self._poll_after(self._running), name="checkpoint-poll")
+            self._next.add_done_callback(_look_at)
+        await asyncio.shield(self._next)
+
+    async def _poll_after(self, running: asyncio.Task[None] | None) -> None:
+        if running is not None:
+            await asyncio.wait({running})
+        self._running, self._next = self._next, None
+        await self._poll()
+
+    async def _poll(self) -> None:
         marks = {name: tracker.begin_read() for name, tracker in self._trackers.items()}
         try:
             snapshots = await self._database.snapshots(list(self._trackers))
@@ -90,3 +104,9 @@ class CheckpointPoller:
             _log.warning("the read DB cannot be read", error=str(error))
         self.failure = error
         self._on_result(error)
+
+
+def _look_at(poll: asyncio.Task[None]) -> None:
+    """A poll's failure is told to `on_result`; nobody may be left who awaits it."""
+    if not poll.cancelled():
+        poll.exception()

@@ -107,10 +107,14 @@ class ReadDatabase:
         """
         if self.pending >= self._most:
             raise Overloaded(f"{self.pending} reads of the read DB are waiting: retry")
-        return await self._submit(lambda: self._read(projection, work))
+        self.pending += 1
+        try:
+            return await self._submit(lambda: self._read(projection, work))
+        finally:
+            self.pending -= 1
 
     async def snapshots(self, names: Sequence[str]) -> dict[str, Snapshot]:
-        """Where these projections stand, read in one snapshot. Not subject to the bound: there is one poller.
+        """Where these projections stand, read in one snapshot. Not bounded, nor counted: there is one poller.
 
         Raises:
             StoreUnavailable: the DB cannot be read.
@@ -123,12 +127,10 @@ class ReadDatabase:
         self._engine.dispose()
 
     async def _submit(self, call: Callable[[], T]) -> T:
-        self.pending += 1
         started = time.perf_counter()
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, call)
         finally:
-            self.pending -= 1
             self.reads += 1
             self.read_seconds += time.perf_counter() - started
 

@@ -158,19 +158,19 @@ class View:
             StoreUnavailable: the read DB cannot be read, so nobody knows.
         """
         token = need.token
-        if token is None:
+        if token is None or (token.position == 0 and self.tracker.epoch in ("", token.epoch)):
             return
         tracker, poller = self.tracker, self._poller
         asked = False
         while tracker.epoch != token.epoch or tracker.checkpoint < token.position:
             other_history = tracker.epoch not in ("", token.epoch)
-            if other_history and self._log.epoch != token.epoch and asked:
+            if other_history and asked and self._log.epoch not in ("", token.epoch):
                 raise HistoryChanged(token.epoch, tracker.epoch)
-            if poller.failure is not None or (other_history and not asked):
+            remaining = need.deadline - time.monotonic()
+            if poller.failure is not None or ((other_history or remaining <= 0) and not asked):
                 await poller.poll()  # what is known here may be a second old
                 asked = True
                 continue
-            remaining = need.deadline - time.monotonic()
             if remaining <= 0:
                 raise ReadModelBehind(tracker.projection, token.position, tracker.checkpoint)
             if tracker.waiting >= self._max_waiting:
@@ -182,4 +182,6 @@ class View:
     def _is_enough(self, need: Need, snapshot: Snapshot) -> bool:
         """Whether what was read shows the client's token. If not, the read was under way before that was reached."""
         token = need.token
-        return token is None or (token.epoch == snapshot.epoch and token.position <= snapshot.position)
+        if token is None or (token.position == 0 and not snapshot.epoch):
+            return True
+        return token.epoch == snapshot.epoch and token.position <= snapshot.position

@@ -249,6 +249,8 @@ def test_each_page_walks_one_index_and_sorts_no_orders(
     assert all(step.startswith("SEARCH") and index in step for step in searches)
     if len(wanted.statuses) <= 1:
         assert not [step for step in plan if "TEMP B-TREE" in step]
+    if after is not None:  # else the page would walk past all those before it
+        assert all("(create_time,order_id)<(?,?)" in step for step in searches)
 
 
 def test_a_batch_is_in_the_order_of_its_ids_each_once_with_the_missing_named(db: ReadDb) -> None:
