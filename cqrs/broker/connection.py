@@ -136,10 +136,6 @@ class BrokerConnection:
             stopping.cancel()
         return not stop.is_set()
 
-    async def wait_changed(self) -> None:
-        """Return at the next connect or loss."""
-        await self._changed.wait()
-
     async def close(self) -> None:
         """Send what was published, if the broker is there, and close the connection; `run` then returns."""
         if self._closing:

@@ -62,8 +62,7 @@ class Background:
         if error is None:
             _log.debug("background task has ended", task=name)
             return
+        _log.error("a background task failed", task=name, exc_info=error)
         if self._failure is None:
             self._failure = error
             self._stop.set(f"{name} failed: {error}")
-        else:
-            _log.error("another background task failed", task=name, exc_info=error)

@@ -101,9 +101,13 @@ class GrpcServer:
             ),
         )
         self.address = self._bind(server)
+        try:
+            await self._start_http()
+        except ConfigurationError:
+            await server.stop(None)
+            raise
         await server.start()
         self._server = server
-        await self._start_http()
         if self._ready_file is not None:
             self._ready_file.write(grpc_address=self.address, metrics_address=self.metrics_address)
         _log.info(

@@ -141,6 +141,7 @@ class _Call:
                 await self._refuse(context)
             started = perf_counter()
             gate.running += 1
+            request = None
             try:
                 try:
                     request = parse(raw)
@@ -153,6 +154,8 @@ class _Call:
                 code, reply = answer(error, context)
                 # Counted first: whoever has seen the answer finds it in the metrics.
                 observe(code, perf_counter() - started)
+                # grpc.aio keeps the error with the call's state, in a cycle: it must not keep the request as well.
+                raw = request = error.__traceback__ = None
                 await reply
             finally:
                 gate.running -= 1

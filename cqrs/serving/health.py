@@ -86,9 +86,10 @@ class Readiness:
             lines.append(f"{component.name}: {state}{'' if component.essential else ' (not essential)'}")
         return "\n".join(lines) + "\n"
 
-    async def wait_changed(self) -> None:
-        """Return at the next change of any component."""
-        await self._changed.wait()
+    @property
+    def next_change(self) -> asyncio.Event:
+        """Set at the next change. Take it before looking at the state, or a change between the two goes unseen."""
+        return self._changed
 
     def _set(self, component: Component) -> None:
         before = self._components.get(component.name)
@@ -137,6 +138,7 @@ class HealthServicer:
         """Health.Watch: the state now and at each change. SERVICE_UNKNOWN for a service that is not here."""
         told = None
         while True:
+            changed = self._readiness.next_change
             status = self._status(request.service)
             if status != told:
                 told = status
@@ -144,7 +146,7 @@ class HealthServicer:
                 continue
             if self._closed.is_set():
                 return
-            await _first(self._readiness.wait_changed(), self._closed.wait())
+            await _first(changed.wait(), self._closed.wait())
 
     def _status(self, service: str) -> int:
         if service not in self._services:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
+import socket
+import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -178,6 +181,46 @@ def test_each_call_of_a_burst_is_answered_or_refused_with_a_reason_and_none_is_c
             errors = [decode_error(each) for each in outcomes if isinstance(each, grpc.aio.AioRpcError)]
             assert {error.reason for error in errors} <= {"OVERLOADED"}
             assert len(errors) < len(outcomes)
+
+    asyncio.run(scenario())
+
+
+def test_a_refused_call_does_not_keep_its_request() -> None:
+    """A client with bad requests could fill the memory: what is in a cycle waits for the collector."""
+
+    class WorkedOn:
+        """Messages take no weak references; this stands beside one in the frame."""
+
+    kept: list[weakref.ref[WorkedOn]] = []
+
+    async def refuse() -> DescribeLogResponse:
+        worked_on = WorkedOn()
+        kept.append(weakref.ref(worked_on))
+        raise InvalidRequest([Violation("field", "is wrong")])
+
+    async def scenario() -> None:
+        async with running(Service(refuse)) as run:
+            gc.disable()
+            try:
+                for _ in range(5):
+                    await refused(run.stub.DescribeLog(DescribeLogRequest()))
+                await until(lambda: [reference() for reference in kept] == [None] * 5)
+            finally:
+                gc.enable()
+
+    asyncio.run(scenario())
+
+
+def test_a_metrics_port_that_is_taken_is_refused_before_anything_is_served() -> None:
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            server = GrpcServer(settings(metrics_listen=address), metrics=ServerMetrics(), readiness=Readiness())
+            with pytest.raises(ConfigurationError, match=address):
+                await server.start()
+            with pytest.raises(grpc.aio.AioRpcError):
+                async with grpc.aio.insecure_channel(server.address) as channel:
+                    await health_check(channel, "")
 
     asyncio.run(scenario())
 
