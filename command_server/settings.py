@@ -14,9 +14,10 @@ class CommandServerSettings(ServerSettings):
 
     server: ClassVar[str] = "command"
 
-    listen: str = Field("127.0.0.1:50051", description="Address for gRPC, HOST:PORT; port 0 takes any free one.")
+    listen: str = Field("127.0.0.1:50051", description="Address of the gRPC endpoint, HOST:PORT. Port 0: any free one.")
     metrics_listen: str = Field(
-        "127.0.0.1:9464", description="Address for /metrics and /healthz over HTTP, HOST:PORT; empty switches it off."
+        "127.0.0.1:9464",
+        description="Address of /metrics (Prometheus) and /healthz, HOST:PORT. Port 0: any free one. Empty: none.",
     )
     write_db_url: str = Field("sqlite:///data/write.db", description="The write DB: sqlite:///FILE.")
     max_batch_commands: int = Field(512, ge=1, le=10_000, description="Commands in one transaction at most.")

@@ -14,9 +14,10 @@ class ProjectorSettings(ServerSettings):
 
     server: ClassVar[str] = "projector"
 
-    listen: str = Field("127.0.0.1:50053", description="Address for gRPC, HOST:PORT; port 0 takes any free one.")
+    listen: str = Field("127.0.0.1:50053", description="Address of the gRPC endpoint, HOST:PORT. Port 0: any free one.")
     metrics_listen: str = Field(
-        "127.0.0.1:9466", description="Address for /metrics and /healthz over HTTP, HOST:PORT; empty switches it off."
+        "127.0.0.1:9466",
+        description="Address of /metrics (Prometheus) and /healthz, HOST:PORT. Port 0: any free one. Empty: none.",
     )
     read_db_url: str = Field(
         "sqlite:///data/read.db",

@@ -15,7 +15,11 @@ class QueryServerSettings(ServerSettings):
     server: ClassVar[str] = "query"
 
     listen: str = Field("127.0.0.1:50052", description="Address of the gRPC endpoint, HOST:PORT. Port 0: any free one.")
-    read_db_url: str = Field("sqlite:///data/read.db", description="SQLAlchemy URL of the read DB. It is only read.")
+    metrics_listen: str = Field(
+        "127.0.0.1:9465",
+        description="Address of /metrics (Prometheus) and /healthz, HOST:PORT. Port 0: any free one. Empty: none.",
+    )
+    read_db_url: str = Field("sqlite:///data/read.db", description="The read DB: sqlite:///FILE. It is only read.")
     read_threads: int = Field(4, ge=1, le=64, description="Reads of the read DB at a time.")
     read_queue: int = Field(
         256, ge=0, description="Reads that may wait for a thread; one more is refused at once with RESOURCE_EXHAUSTED."

@@ -35,6 +35,10 @@ class Refusal(NamedTuple):
     message: str
 
 
+NEVER_SENT = frozenset({"BAD_ROW", "CUSTOMER_REFUSED"})
+"""Reasons of ours: for these rows the server was not asked."""
+
+
 @dataclass
 class ImportReport:
     """What an import did; grows while it runs."""
@@ -66,4 +70,5 @@ class ImportReport:
     @property
     def commands_per_second(self) -> float:
         """Commands that the server answered, per second."""
-        return (self.customers.done + self.orders.done) / self.seconds if self.seconds else 0.0
+        never_sent = sum(refusal.reason in NEVER_SENT for refusal in self.refusals)
+        return (self.customers.done + self.orders.done - never_sent) / self.seconds if self.seconds else 0.0

@@ -101,6 +101,8 @@ def report_line(report: ImportReport) -> str:
     """The summary in a sentence."""
     tallies: Sequence[tuple[str, Any]] = (("customers", report.customers), ("orders", report.orders))
     refused = sum(tally.refused for _, tally in tallies)
+    if not any(tally.done for _, tally in tallies):
+        return "nothing was imported: no row was answered for"
     if not refused and not any(tally.imported for _, tally in tallies):
         counts = " and ".join(f"{tally.already_there:,} {name}" for name, tally in tallies)
         return f"all is already there: {counts}; nothing was changed"

@@ -30,6 +30,8 @@ def introduction(supervisor: Supervisor, dashboard: GetSalesDashboardResponse | 
     yield "To try in another terminal:"
     for command in commands_to_copy(supervisor):
         yield escape(f"  {command}")
+    at = {name: address.grpc for name, address in supervisor.addresses.items()}
+    yield f"  {_orderstream()} dashboard --command-server {at['command']} --query-server {at['query']}"
     yield ""
 
 
@@ -57,7 +59,7 @@ def commands_to_copy(supervisor: Supervisor) -> list[str]:
     command = supervisor.addresses["command"].grpc
     query = supervisor.addresses["query"].grpc
     buf = f"{_buf()} curl --protocol grpc --http2-prior-knowledge"
-    customer = '{"customer_id": "ada", "name": "Ada Lovelace", "email": "ada@example.org", "request_id": "hello-1"}'
+    customer = '{"customer_id": "ada", "name": "Ada", "email": "ada@example.com", "request_id": "ada-1"}'
     return [
         f"""grpcurl -plaintext -d '{{"page_size": 2}}' {query} orderstream.orders.v1.OrderQueryService/ListOrders""",
         f"{buf} -d '{customer}' http://{command}/orderstream.customers.v1.CustomerCommandService/RegisterCustomer",
@@ -67,7 +69,16 @@ def commands_to_copy(supervisor: Supervisor) -> list[str]:
 
 def _buf() -> str:
     """How to call buf from here."""
-    beside = Path(sys.prefix) / "bin" / "buf"
-    if shutil.which("buf") or not beside.exists():
-        return "buf"
+    return _tool("buf")
+
+
+def _orderstream() -> str:
+    """How to call this program from here."""
+    return _tool("orderstream")
+
+
+def _tool(name: str) -> str:
+    beside = Path(sys.prefix) / "bin" / name
+    if shutil.which(name) or not beside.exists():
+        return name
     return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)

@@ -15,8 +15,9 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from cli.failures import Unavailable
+from cli.importing import session
 from cli.importing.importer import REPLAYED_KEY, Importer
-from cli.importing.report import ImportReport, Tally
+from cli.importing.report import ImportReport, Refusal, Tally
 from cli.importing.rows import PurchaseFile
 from cqrs.ids import new_id
 from cqrs.tokens import ConsistencyToken, decode_token, encode_token
@@ -216,3 +217,16 @@ def test_an_import_gives_up_when_no_call_succeeds_for_longer_than_its_patience(t
     fake = fake_server(lambda _aggregate_id, _attempt: grpc.StatusCode.UNAVAILABLE)
     with pytest.raises(Unavailable, match=r"no command has succeeded for 0\.3 seconds"):
         import_rows(tmp_path, fake, patience=0.3)
+
+
+def test_an_import_in_which_nothing_was_answered_does_not_say_that_all_is_there() -> None:
+    assert "nothing was imported" in session.report_line(ImportReport())
+
+
+def test_the_rate_counts_answers_and_not_rows_that_were_never_sent() -> None:
+    report = ImportReport(seconds=1.0)
+    for line in range(100):
+        report.orders.refused += 1
+        report.refusals.append(Refusal(line, "row", "BAD_ROW", "not a date"))
+    report.orders.imported += 1
+    assert report.commands_per_second == 1.0
