@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from pydantic import Field
@@ -32,9 +33,10 @@ class ProjectorSettings(ServerSettings):
         8 * 1024 * 1024, ge=1024, description="Bytes of events in one transaction at most; the last one may exceed it."
     )
     confirm_log_seconds: float = Field(
-        15.0,
+        math.inf,
         ge=0,
-        description="How long to wait for the log to confirm the stream, when it is bound, before going on without.",
+        description="How long to wait, when the stream is bound, for the log to confirm it before going on without it, "
+        "in seconds; inf: for ever.",
     )
     retry_max_seconds: float = Field(
         2.0, gt=0, le=60, description="Longest pause, in seconds, between attempts of a projection that is held up."

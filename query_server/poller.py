@@ -100,9 +100,7 @@ class CheckpointPoller:
             return
 
     def _failed(self, error: StoreUnavailable) -> None:
-        if self.failure is None:
-            _log.warning("the read DB cannot be read", error=str(error))
-        self.failure = error
+        self.failure = error  # the reader has logged why
         self._on_result(error)
 
 

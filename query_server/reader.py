@@ -16,6 +16,7 @@ from cqrs.database.engine import database_file, open_engine
 from cqrs.database.migrations import Schema, check_schema
 from cqrs.errors import Overloaded, SchemaMismatch, StoreUnavailable
 from cqrs.projection.tables import checkpoints, projections
+from cqrs.serving.logging import get_logger
 
 T = TypeVar("T")
 
@@ -24,6 +25,8 @@ _BUSY_TIMEOUT_SECONDS = 1.0
 
 _RETRY_OPEN_SECONDS = 0.5
 """A DB that could not be opened is tried again after this; until then reads are refused without touching the disk."""
+
+_log = get_logger(__name__)
 
 
 class Snapshot(NamedTuple):
@@ -81,8 +84,8 @@ class ReadDatabase:
         self._opening = threading.Lock()
         self._identity: tuple[int, int] | None = None
         self._source = 0
-        self._failure: StoreUnavailable | None = None
-        self._failed_at = 0.0
+        self._open_again_at = 0.0
+        self._explained = ""
 
     def check(self) -> None:
         """Make sure that the DB is there and of the right schema. Blocks; for the process's start.
@@ -141,15 +144,17 @@ class ReadDatabase:
                 snapshot = _snapshot(connection, source, projection)
                 return snapshot, work(connection, snapshot.generation)
         except sa.exc.SQLAlchemyError as error:
-            raise self._unavailable(error) from error
+            raise self._broken(error) from error
 
     def _snapshots(self, names: Sequence[str]) -> dict[str, Snapshot]:
         source = self._open()
         try:
             with self._engine.connect() as connection:
-                return {name: _snapshot(connection, source, name) for name in names}
+                found = {name: _snapshot(connection, source, name) for name in names}
         except sa.exc.SQLAlchemyError as error:
-            raise self._unavailable(error) from error
+            raise self._broken(error) from error
+        self._explained = ""
+        return found
 
     def _open(self) -> int:
         """Make sure that the connections are to the file that is there now; returns the source's number."""
@@ -157,8 +162,8 @@ class ReadDatabase:
         if identity is not None and identity == self._identity:
             return self._source
         with self._opening:
-            if self._failure is not None and time.monotonic() - self._failed_at < _RETRY_OPEN_SECONDS:
-                raise self._failure
+            if time.monotonic() < self._open_again_at:
+                raise self._unavailable()
             identity = self._file_identity()
             if identity is not None and identity == self._identity:
                 return self._source
@@ -167,10 +172,9 @@ class ReadDatabase:
             try:
                 self.check()
             except (SchemaMismatch, StoreUnavailable) as error:
-                self._failure = StoreUnavailable(str(error))
-                self._failed_at = time.monotonic()
-                raise self._failure from error
-            self._failure = None
+                self._open_again_at = time.monotonic() + _RETRY_OPEN_SECONDS
+                self._explain(str(error))
+                raise self._unavailable() from error
             self._identity = identity
             self._source += 1
             return self._source
@@ -182,11 +186,22 @@ class ReadDatabase:
             return None
         return status.st_dev, status.st_ino
 
-    def _unavailable(self, error: sa.exc.SQLAlchemyError) -> StoreUnavailable:
+    def _broken(self, error: sa.exc.SQLAlchemyError) -> StoreUnavailable:
         """Translate, and begin afresh with the next read: whatever is wrong, old connections are no help."""
         with self._opening:
             self._identity = None
-        return StoreUnavailable(f"the {self._schema.name} cannot be read: {_cause(error)}")
+            self._explain(_cause(error))
+        return self._unavailable()
+
+    def _unavailable(self) -> StoreUnavailable:
+        """What clients are told. Where the DB is and what ails it is for the operator: see `_explain`."""
+        return StoreUnavailable(f"the {self._schema.name} cannot be read: retry")
+
+    def _explain(self, why: str) -> None:
+        """Tell the log; the same thing again only after a poll that went well, however many reads fail."""
+        if why != self._explained:
+            self._explained = why
+            _log.warning(f"the {self._schema.name} cannot be read", error=why)
 
 
 _WHERE_IS = (

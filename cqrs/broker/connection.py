@@ -71,13 +71,15 @@ class BrokerConnection:
         self._changed = asyncio.Event()
         self._ended: asyncio.Future[None] | None = None
         self._closing = False
-        self._told_away = False
+        self._told: set[str] = set()
         self.client = Client()
         """nats-py's client. It can be used once `wait_connected` has returned True for the first time."""
         self.connected = False
         """Whether the broker can be reached now, as far as is known."""
         self.since = time.monotonic()
         """When `connected` last changed, by `time.monotonic()`."""
+        self.last_error = ""
+        """Why the broker cannot be reached, as the last attempt has told it; empty while connected."""
         self.connects = 0
         """How often it has connected. A reader that sees it change may have missed something."""
 
@@ -162,7 +164,8 @@ class BrokerConnection:
         except UnsupportedBroker as error:
             self._fail(error)
             return
-        self._told_away = False
+        self._told.clear()
+        self.last_error = ""
         self.connects += 1
         self._set_connected(True)
         _log.info("broker is connected", url=_without_password(self._urls), connects=self.connects)
@@ -173,7 +176,6 @@ class BrokerConnection:
         if self._closing or not self.connected:
             return
         self._set_connected(False)
-        self._told_away = True
         _log.warning("broker is disconnected; reconnecting", url=_without_password(self._urls))
         if self._on_disconnect is not None:
             await self._guarded(self._on_disconnect)
@@ -184,16 +186,17 @@ class BrokerConnection:
             self._fail(BrokerLost(f"the broker closed the connection for good: {self.client.last_error}"))
 
     async def _on_error(self, error: Exception) -> None:
-        if not self.connected:
-            if not self._told_away:
-                self._told_away = True
-                _log.warning(
-                    "broker cannot be reached; trying again", url=_without_password(self._urls), error=str(error)
-                )
-            else:
-                _log.debug("broker cannot be reached", error=str(error))
+        text = str(error) or type(error).__name__
+        if self.connected:
+            _log.warning("broker connection has an error", error=text)
             return
-        _log.warning("broker connection has an error", error=str(error) or type(error).__name__)
+        self.last_error = text
+        # Attempts come four times a second: each reason is told once an outage.
+        if text in self._told:
+            _log.debug("broker cannot be reached", error=text)
+            return
+        self._told.add(text)
+        _log.warning("broker cannot be reached; trying again", url=_without_password(self._urls), error=text)
 
     async def _guarded(self, callback: Callback) -> None:
         """A callback's error must end the process, not nats-py's reconnect task, which would die of it unseen."""

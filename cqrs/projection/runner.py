@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Coroutine
@@ -74,7 +75,7 @@ class RunnerOptions(NamedTuple):
     """The most events of a transaction."""
     batch_bytes: int = 8 * 1024 * 1024
     """The most bytes of a transaction's events; the last one may exceed it."""
-    confirm_seconds: float = 15.0
+    confirm_seconds: float = math.inf
     """How long to wait for the log to confirm the stream, each time that the stream is bound."""
     retry_min_seconds: float = 0.05
     retry_max_seconds: float = 2.0
@@ -155,12 +156,13 @@ class ProjectionRunner:
         js = client.jetstream(timeout=_API_SECONDS)
         stream = await self._unless_stopped(bind_consumer(js, options.stream, durable, checkpoint))
         self.status.lag.heard(stream.last_position)
-        if stream.last_position < checkpoint.position:
-            await self._compare_with_log(checkpoint)
+        if stream.last_position <= checkpoint.position:
+            if checkpoint.position:
+                await self._compare_with_log(checkpoint)
         elif stream.last_position > checkpoint.position:
             await self._confirm(await self._unless_stopped(read_end(js, options.stream, stream)))
         epoch = checkpoint.epoch or stream.epoch
-        live_from = self.status.lag.log_position
+        live_from = stream.last_position
         if not self._unproven:
             self._works(live_from)
         async with PullConsumer(
@@ -207,7 +209,7 @@ class ProjectionRunner:
                 last=deliveries[-1].position,
             )
         if deliveries:
-            self.status.lag.heard(consumer.known_position)
+            self.status.lag.heard(deliveries[-1].position)
             # The next batch comes in while this one commits.
             await consumer.pull_ahead()
             checkpoint = await self._apply(checkpoint, epoch, deliveries)
@@ -246,8 +248,7 @@ class ProjectionRunner:
         """Ask the log whether it has what the stream ends with, before anything of the stream is applied.
 
         The log is the only truth (invariant 1): a stream that has outlived a restore of the log holds a branch that the
-        log has lost, and it chains. A log that cannot be asked is waited for, and shown; but not for ever, as the
-        events on the stream were committed once, and queries should not wait for a command server that stays away.
+        log has lost, and it chains. A log that cannot be asked is waited for, and shown: behind is better than wrong.
         """
         give_up = time.monotonic() + self._options.confirm_seconds
         while True:

@@ -202,8 +202,6 @@ class PullConsumer:
         self._heard = self._loop.time()
         self._subscription: Subscription | None = None
         self._stopping: asyncio.Task[None] | None = None
-        self.known_position = 0
-        """The stream's end, as the last message told it; 0: none came yet."""
 
     async def __aenter__(self) -> Self:
         self._stopping = asyncio.create_task(self._stop.wait(), name=f"stop-{self._durable}")
@@ -288,8 +286,7 @@ class PullConsumer:
     async def _on_message(self, message: Msg) -> None:
         self._heard = self._loop.time()
         if message.reply:
-            sequence, pending = _sequence_and_pending(message.reply)
-            self.known_position = sequence + pending
+            sequence = _sequence(message.reply)
             self._messages.append((sequence, message))
             self._bytes += len(message.data)
             self._asked = max(self._asked - 1, 0)
@@ -315,11 +312,11 @@ def _delivery(sequence: int, message: Msg) -> Delivery:
     return Delivery(sequence, (message.headers or {}).get(HEADER_EPOCH, ""), message.data)
 
 
-def _sequence_and_pending(reply: str) -> tuple[int, int]:
-    """Stream sequence and messages left, from a JetStream reply subject.
+def _sequence(reply: str) -> int:
+    """Stream sequence of a message, from its JetStream reply subject.
 
     `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>`; the newer form
     has `<domain>.<account>` after ACK and one more token at the end (NATS ADR-15).
     """
     tokens = reply.split(".")
-    return (int(tokens[5]), int(tokens[8])) if len(tokens) == 9 else (int(tokens[7]), int(tokens[10]))
+    return int(tokens[5] if len(tokens) == 9 else tokens[7])

@@ -138,6 +138,7 @@ class _Call:
         async def handle(raw: Any, context: Context) -> Any:
             metrics.started += 1
             if gate.running >= gate.limit or remaining_seconds(context) == 0:
+                raw = None
                 await self._refuse(context)
             started = perf_counter()
             gate.running += 1

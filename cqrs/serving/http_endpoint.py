@@ -10,8 +10,8 @@ from prometheus_client.registry import CollectorRegistry
 
 from cqrs.serving.health import Readiness
 
-_HEAD_SECONDS = 5.0
-"""A client that has not sent its request by then is cut off."""
+_CLIENT_SECONDS = 5.0
+"""A client that has not sent its request and read its answer by then is cut off."""
 
 _MAX_HEAD_BYTES = 16 * 1024
 
@@ -29,6 +29,7 @@ class HttpEndpoint:
         self._registry = registry
         self._readiness = readiness
         self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.StreamWriter] = set()
         self.address = ""
         """Where it listens, HOST:PORT; empty before `start`."""
 
@@ -39,15 +40,19 @@ class HttpEndpoint:
         self.address = f"[{host}]:{bound_port}" if ":" in host else f"{host}:{bound_port}"
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Listen no more, and cut off who is still connected."""
         if self._server is not None:
             self._server.close()
+            # From Python 3.12 on wait_closed() waits for connections, for ever for a peer that never reads.
+            for client in self._clients:
+                client.transport.abort()
             await self._server.wait_closed()
             self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients.add(writer)
         try:
-            async with asyncio.timeout(_HEAD_SECONDS):
+            async with asyncio.timeout(_CLIENT_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
                 status, content_type, body = self._answer(head.decode("latin-1"))
                 lines = (
@@ -60,10 +65,14 @@ class HttpEndpoint:
                 if not head.startswith(b"HEAD "):
                     writer.write(body)
                 await writer.drain()
+                writer.close()
+                await writer.wait_closed()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             return  # A client that is gone, too slow or no HTTP client: there is nobody to tell.
         finally:
-            writer.close()
+            # close() alone would keep the rest of an answer, and the connection, until the peer reads.
+            writer.transport.abort()
+            self._clients.discard(writer)
 
     def _answer(self, head: str) -> tuple[HTTPStatus, str, bytes]:
         request_line, *header_lines = head.split("\r\n")

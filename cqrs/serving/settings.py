@@ -43,7 +43,7 @@ class ServerSettings(BaseSettings):
         None, description="PEM file of CAs that sign the servers which this one calls. Given: those calls use TLS."
     )
     max_message_bytes: int = Field(
-        4 * 1024 * 1024, ge=1024, le=1 << 30, description="Largest gRPC message that is received or sent, in bytes."
+        4 * 1024 * 1024, ge=65536, le=1 << 30, description="Largest gRPC message that is received or sent, in bytes."
     )
     max_concurrent_calls: int = Field(
         1024, ge=1, description="Calls in progress at a time; one more is refused at once with RESOURCE_EXHAUSTED."

@@ -36,6 +36,8 @@ SERVICE = "orderstream.sales.v1.SalesQueryService"
 
 MOST_DAYS = 366
 DEFAULT_DAYS = 31
+MOST_MONTHS = 120
+"""The newest ones with an order: an answer stays small however old the shop."""
 MOST_TOP_CUSTOMERS = 100
 DEFAULT_TOP_CUSTOMERS = 10
 
@@ -126,7 +128,7 @@ def _read(connection: sa.Connection, generation: int, wanted: Wanted) -> bytes:
         response.top_customers.extend(_top_customers(connection, generation, row.currency, wanted.top_customers))
     for row in _figures(connection, sales_by_status, generation, wanted, "status", "currency"):
         response.statuses.append(StatusSales(status=row.status, orders=row.orders, value=_money(row)))
-    for row in _figures(connection, sales_by_month, generation, wanted, "month", "currency"):
+    for row in _months(connection, generation, wanted):
         response.months.append(PeriodSales(period=row.month, orders=row.orders, revenue=_money(row)))
     for row in _days(connection, generation, wanted):
         response.days.append(PeriodSales(period=row.day, orders=row.orders, revenue=_money(row)))
@@ -143,21 +145,33 @@ def _figures(
 ) -> list[sa.Row[Any]]:
     """The rows of a summed-up table which count anything, in this order."""
     statement = (
-        sa.select(table)
-        .where(table.c.generation == generation, table.c.orders > 0)
-        .order_by(*(table.c[column] for column in order))
+        sa.select(table).where(*_counted(table, generation, wanted)).order_by(*(table.c[column] for column in order))
     )
+    return list(connection.execute(statement))
+
+
+def _counted(table: sa.Table, generation: int, wanted: Wanted) -> list[sa.ColumnElement[bool]]:
+    """What makes a row of a summed-up table part of the answer."""
+    here = [table.c.generation == generation, table.c.orders > 0]
     if wanted.currency:
-        statement = statement.where(table.c.currency == wanted.currency)
+        here.append(table.c.currency == wanted.currency)
+    return here
+
+
+def _months(connection: sa.Connection, generation: int, wanted: Wanted) -> list[sa.Row[Any]]:
+    """The newest MOST_MONTHS months."""
+    table = sales_by_month
+    here = _counted(table, generation, wanted)
+    first = sa.select(table.c.month).where(*here).distinct().order_by(table.c.month.desc()).limit(1)
+    oldest_shown = sa.func.coalesce(first.offset(MOST_MONTHS - 1).scalar_subquery(), "")
+    statement = sa.select(table).where(*here, table.c.month >= oldest_shown).order_by(table.c.month, table.c.currency)
     return list(connection.execute(statement))
 
 
 def _days(connection: sa.Connection, generation: int, wanted: Wanted) -> list[sa.Row[Any]]:
     """The days of the window: DEFAULT_DAYS unless `day_from` says otherwise, and the newest MOST_DAYS at most."""
     table = sales_by_day
-    here = [table.c.generation == generation, table.c.orders > 0]
-    if wanted.currency:
-        here.append(table.c.currency == wanted.currency)
+    here = _counted(table, generation, wanted)
     end = wanted.day_to
     if end is None:
         newest = connection.execute(
@@ -188,7 +202,7 @@ def _minus(day: date, days: int) -> date:
 _SUMMARY = sa.select(sales_summary.c.customer_count).where(sales_summary.c.generation == sa.bindparam("generation"))
 """What is counted over everything."""
 
-_TOP_CUSTOMERS = (
+TOP_CUSTOMERS = (
     sa.select(
         sales_by_customer.c.customer_id,
         sales_by_customer.c.currency,
@@ -211,16 +225,18 @@ _TOP_CUSTOMERS = (
         sales_by_customer.c.currency == sa.bindparam("currency"),
         sales_by_customer.c.orders > 0,
     )
-    .order_by(sales_by_customer.c.units.desc(), sales_by_customer.c.nanos.desc(), sales_by_customer.c.customer_id)
+    .order_by(
+        sales_by_customer.c.units.desc(), sales_by_customer.c.nanos.desc(), sales_by_customer.c.customer_id.desc()
+    )
     .limit(sa.bindparam("limit"))
 )
-"""The customers with the highest revenue in a currency: the end of an index."""
+"""The customers with the highest revenue in a currency: the end of an index, so equal ones come in its order, too."""
 
 
 def _top_customers(connection: sa.Connection, generation: int, currency: str, limit: int) -> list[CustomerSales]:
     if not limit:
         return []
-    rows = connection.execute(_TOP_CUSTOMERS, {"generation": generation, "currency": currency, "limit": limit})
+    rows = connection.execute(TOP_CUSTOMERS, {"generation": generation, "currency": currency, "limit": limit})
     return [
         CustomerSales(customer_id=row.customer_id, customer_name=row.name, orders=row.orders, revenue=_money(row))
         for row in rows

@@ -7,8 +7,10 @@ import random
 
 import pytest
 
-from cqrs.tokens import ConsistencyToken
+from cqrs.tokens import ConsistencyToken, decode_token
+from orderstream.orders.v1.queries_pb2 import GetOrderResponse
 from query_server.cache import AnswerCache
+from query_server.freshness import FreshnessTails, LogHead
 from query_server.reader import Snapshot
 from query_server.tracker import ProjectionTracker
 
@@ -62,6 +64,7 @@ class Model:
     def __init__(self, dice: random.Random) -> None:
         self.dice = dice
         self.tracker, self.cache = connected_cache()
+        self.tails = FreshnessTails(self.tracker, LogHead(clock=lambda: 0.0), clock=lambda: 0.0)
         self.position = 1
         self.versions = {1: dict.fromkeys(self.KEYS, 1)}
         """By position: what each key's row shows."""
@@ -106,6 +109,11 @@ class Model:
         if answer is not None:
             self.served += 1
             assert int(answer.body or b"0") >= self.versions[reached][key], "it hides what notifications have told"
+            tail = GetOrderResponse.FromString(self.tails.cached(answer))
+            carried = decode_token(tail.consistency_token).position
+            assert carried >= seen, "its token goes back behind the client's"
+            assert int(answer.body or b"0") >= self.versions[carried][key], "its token claims more than it shows"
+            assert tail.freshness.as_of_position == carried
         else:
             answer = await self.cache.fetch(key, lambda: self.load(key))
             while answer.snapshot.position < seen:

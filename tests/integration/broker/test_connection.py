@@ -186,3 +186,28 @@ def test_many_kills_in_quick_succession_leave_a_working_connection(tmp_path: Pat
         await broker.stop()
 
     asyncio.run(scenario())
+
+
+def test_each_new_reason_of_an_outage_is_told_once_and_kept(
+    tmp_path: Path, unused_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        broker = EmbeddedBroker(tmp_path, port=unused_port)
+        await broker.start()
+        async with connecting(broker.url) as (connection, stop):
+            assert await connection.wait_connected(stop)
+            assert connection.last_error == ""
+            kill(broker)
+            await broker.wait()
+            await until(lambda: "refused" in connection.last_error.lower() or "Connect" in connection.last_error)
+            await asyncio.sleep(1)
+            told = [line for line in caplog.messages if "cannot be reached; trying again" in line]
+            assert told
+            assert len(told) == len(set(told))
+            broker = EmbeddedBroker(tmp_path, port=unused_port)
+            await broker.start()
+            assert await connection.wait_connected(stop)
+            assert connection.last_error == ""
+        await broker.stop()
+
+    asyncio.run(scenario())

@@ -46,6 +46,12 @@ class ReadDb:
     def close(self) -> None:
         self._engine.dispose()
 
+    def forget(self) -> None:
+        """As it is before a projector has run for the first time."""
+        with self._engine.begin() as connection:
+            connection.execute(checkpoints.delete())
+            connection.execute(projections.delete())
+
     def advance(self, projection: str, position: int, *rows: sa.Executable) -> ProjectionChanged:
         """Commit `rows` and the checkpoint; returns the notification that a projector would send, but for its keys."""
         with self._engine.begin() as connection:

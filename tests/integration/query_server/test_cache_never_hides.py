@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from cqrs.errors import HistoryChanged, Overloaded, ReadModelBehind, Rejected, S
 from cqrs.tokens import decode_token
 from orderstream.orders.v1.queries_pb2 import GetOrderRequest, GetOrderResponse
 from orderstream.types.v1.freshness_pb2 import FreshnessState
-from tests.integration.query_server.read_db import OTHER_EPOCH, ReadDb
+from query_server.reader import Snapshot
+from tests.integration.query_server.read_db import EPOCH, OTHER_EPOCH, ReadDb
 from tests.integration.query_server.rig import Context, Rig, running, token
 
 
@@ -412,9 +413,13 @@ def test_a_token_that_the_read_db_shows_is_answered_without_waiting_even_if_nobo
 
 def test_a_token_of_an_empty_log_is_satisfied_by_an_empty_view(db: ReadDb) -> None:
     async def scenario() -> None:
+        request = GetOrderRequest(order_id="o1", consistency_token=token(0), max_wait=Duration())
+        context: Any = Context()
+        db.forget()
         async with running(db) as rig:
+            assert rig.tracker.epoch == ""
             with pytest.raises(Rejected, match="o1"):
-                await get(rig, position=0, wait=0.1)
+                await rig.orders.get_order(request, context)
 
     asyncio.run(scenario())
 
@@ -431,6 +436,55 @@ def test_many_tokens_of_another_history_ask_the_read_db_once_and_hold_nobody_up(
             )
             assert {type(each) for each in refused} == {HistoryChanged}
             assert rig.database.reads - before <= 5
+
+    asyncio.run(scenario())
+
+
+def test_many_unreached_tokens_ask_a_failing_read_db_once_and_starve_no_read(db: ReadDb) -> None:
+    async def scenario() -> None:
+        db.order("o1", 1)
+        async with running(db, threads=1, max_queue=1, max_waiting=1_000) as rig:
+            await get(rig)
+            rig.poller.failure = StoreUnavailable("as if the last poll had failed")
+            before = rig.database.reads
+            waiting = [asyncio.create_task(get(rig, position=2, wait=0.2)) for _ in range(500)]
+            await asyncio.sleep(0)
+            with pytest.raises(Rejected):  # and not Overloaded
+                await get(rig, "o2")
+            refused = await asyncio.gather(*waiting, return_exceptions=True)
+            assert {type(each) for each in refused} == {ReadModelBehind}
+            assert rig.database.reads - before <= 20  # the poller's own while they wait included
+
+    asyncio.run(scenario())
+
+
+def test_who_asks_during_a_poll_shares_the_next_one_and_not_that_one(
+    db: ReadDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        rig = Rig(db)
+        polls: list[asyncio.Future[dict[str, Snapshot]]] = []
+
+        async def snapshots(_names: Sequence[str]) -> dict[str, Snapshot]:
+            polls.append(asyncio.get_running_loop().create_future())
+            return await polls[-1]
+
+        monkeypatch.setattr(rig.database, "snapshots", snapshots)
+        first = asyncio.create_task(rig.poller.poll())
+        await asyncio.sleep(0.01)
+        late = [asyncio.create_task(rig.poller.poll()) for _ in range(10)]
+        await asyncio.sleep(0.01)
+        late[0].cancel()  # of no consequence to the others
+        assert len(polls) == 1
+        polls[0].set_result({name: Snapshot(1, 1, EPOCH, 1, 0) for name in rig.trackers})
+        await first
+        await asyncio.sleep(0.01)
+        assert len(polls) == 2
+        assert not any(poll.done() for poll in late[1:])
+        polls[1].set_result({name: Snapshot(1, 1, EPOCH, 2, 0) for name in rig.trackers})
+        await asyncio.gather(*late[1:])
+        assert len(polls) == 2
+        rig.database.close()
 
     asyncio.run(scenario())
 
@@ -518,6 +572,23 @@ def test_more_reads_than_the_queue_takes_are_refused_at_once(db: ReadDb) -> None
             rig.database.open.set()
             assert (await running_read).order.order_id == "o0"
             assert (await queued).order.order_id == "o1"
+
+    asyncio.run(scenario())
+
+
+def test_the_log_is_told_where_the_read_db_is_missing_and_clients_are_not(
+    db: ReadDb, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        rig = Rig(db)
+        db.close()
+        db.file.rename(tmp_path / "away.db")
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable) as refused:
+                await get(rig)
+            assert str(tmp_path) not in str(refused.value)
+        assert caplog.text.count(str(db.file)) == 1
+        rig.database.close()
 
     asyncio.run(scenario())
 

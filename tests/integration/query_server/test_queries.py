@@ -27,6 +27,7 @@ from orderstream.orders.v1.queries_pb2 import (
 from orderstream.sales.v1.queries_pb2 import GetSalesDashboardRequest, GetSalesDashboardResponse
 from query_server.page_tokens import Cursor
 from query_server.queries.order_lists import OrderFilter, Page, page_statement
+from query_server.queries.sales import MOST_MONTHS, TOP_CUSTOMERS
 from readmodel import sales
 from readmodel.orders import orders
 from tests.integration.query_server.read_db import RECORD_TIME, ReadDb
@@ -224,6 +225,15 @@ def test_every_violation_of_a_list_request_is_named(db: ReadDb) -> None:
     run(db, scenario)
 
 
+def plan_of(db: ReadDb, statement: sa.Select[Any]) -> list[str]:
+    engine = open_engine(db.url, access="read")
+    text = statement.compile(engine, compile_kwargs={"literal_binds": True})
+    with engine.connect() as connection:
+        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")]
+    engine.dispose()
+    return plan
+
+
 @pytest.mark.parametrize(
     ("wanted", "index"),
     [
@@ -239,11 +249,7 @@ def test_each_page_walks_one_index_and_sorts_no_orders(
     db: ReadDb, wanted: OrderFilter, index: str, after: Cursor | None
 ) -> None:
     statement = page_statement((orders.c.order_id, orders.c.create_time), 1, Page(wanted, after, 10))
-    engine = open_engine(db.url, access="read")
-    text = statement.compile(engine, compile_kwargs={"literal_binds": True})
-    with engine.connect() as connection:
-        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")]
-    engine.dispose()
+    plan = plan_of(db, statement)
     searches = [step for step in plan if step.startswith(("SEARCH orders", "SCAN orders"))]
     assert searches
     assert all(step.startswith("SEARCH") and index in step for step in searches)
@@ -385,6 +391,26 @@ def test_the_dashboard_shows_the_summed_up_rows_in_order(db: ReadDb) -> None:
         assert answer.top_customers[1].customer_name == "Customer 11"
         assert (answer.customer_count, answer.order_count) == (9, 5)
         assert answer.freshness.as_of_position == 1
+
+    run(db, scenario)
+
+
+def test_the_top_customers_are_read_from_the_end_of_an_index_even_if_all_are_equal(db: ReadDb) -> None:
+    plan = plan_of(db, TOP_CUSTOMERS.limit(10).params(generation=1, currency="USD"))
+    assert "sales_by_customer_revenue" in plan[0]
+    assert not [step for step in plan if "TEMP B-TREE" in step]
+
+
+def test_the_dashboard_shows_the_newest_months_that_have_orders(db: ReadDb) -> None:
+    months = [f"{1900 + 2 * number}-01" for number in range(MOST_MONTHS + 3)]
+    db.sales(
+        1, *(sold(sales.sales_by_month, month=month, currency=code) for month in months for code in ("EUR", "USD"))
+    )
+
+    async def scenario(rig: Rig) -> None:
+        expected = months[-MOST_MONTHS:]
+        assert [row.period for row in (await dashboard(rig)).months] == [each for each in expected for _ in range(2)]
+        assert [row.period for row in (await dashboard(rig, currency_code="EUR")).months] == expected
 
     run(db, scenario)
 

@@ -9,6 +9,7 @@ import os
 import socket
 import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def test_bytes_that_are_no_message_are_an_invalid_request() -> None:
 
 def test_a_message_over_the_limit_is_refused_and_the_server_goes_on() -> None:
     async def scenario() -> None:
-        async with running(max_message_bytes=10_000) as run:
+        async with running(max_message_bytes=65_536) as run:
             call = raw_call(run.channel, "/orderstream.events.v1.EventService/DescribeLog")
             assert (await refused(call(bytes(5_000_000)))).code is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert (await run.stub.DescribeLog(DescribeLogRequest())).position == 7
@@ -469,5 +470,21 @@ def test_generic_handlers_answer_bytes_with_bytes() -> None:
             assert [await raw_call(channel, "/x.Y/Echo")(b"abc") for _ in range(2)] == [b"abc"] * 2
         await server.drain()
         assert metrics.method("/x.Y/Echo", "unary").count(grpc.StatusCode.OK) == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_drain_cuts_off_who_is_connected_to_the_metrics_and_never_reads() -> None:
+    async def scenario() -> None:
+        async with running() as run:
+            assert run.server.metrics_address is not None
+            host, _, port = run.server.metrics_address.rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            await asyncio.sleep(0.05)
+            async with asyncio.timeout(3):
+                await run.server.drain()
+                with suppress(ConnectionError):
+                    assert await reader.read() == b""
+            writer.close()
 
     asyncio.run(scenario())

@@ -115,3 +115,8 @@ def test_an_unknown_flag_is_a_usage_error(capsys: pytest.CaptureFixture[str]) ->
 def test_an_address_is_a_host_and_a_port(address: str) -> None:
     with pytest.raises(ConfigurationError, match="HOST:PORT"):
         load_settings(ExampleSettings, ["--listen", address])
+
+
+def test_a_message_limit_that_cannot_carry_answers_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="65536"):
+        load_settings(ExampleSettings, ["--max-message-bytes", "1024"])
