@@ -22,15 +22,18 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"orderstream/errors/v1/errors.proto\x12\x15orderstream.errors.v1*\xe8\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x45RROR_REASON_INVALID_REQUEST\x10\x01\x12!\n\x1d\x45RROR_REASON_VERSION_CONFLICT\x10\x02\x12\"\n\x1e\x45RROR_REASON_REQUEST_ID_REUSED\x10\x03\x12#\n\x1f\x45RROR_REASON_AGGREGATE_ID_TAKEN\x10\x04\x12 \n\x1c\x45RROR_REASON_EVENT_TOO_LARGE\x10\x05\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\x06\x12\"\n\x1e\x45RROR_REASON_STORE_UNAVAILABLE\x10\x07\x12\x1e\n\x1a\x45RROR_REASON_SHUTTING_DOWN\x10\x08\x12\"\n\x1e\x45RROR_REASON_READ_MODEL_BEHIND\x10\t\x12 \n\x1c\x45RROR_REASON_HISTORY_CHANGED\x10\n\x12\'\n#ERROR_REASON_DEPENDENCY_UNAVAILABLE\x10\x0b\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x0c\x12 \n\x1c\x45RROR_REASON_DEADLINE_PASSED\x10\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"orderstream/errors/v1/errors.proto\x12\x15orderstream.errors.v1\x1a\x19google/protobuf/any.proto\"N\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any*\xc9\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x45RROR_REASON_INVALID_REQUEST\x10\x01\x12!\n\x1d\x45RROR_REASON_VERSION_CONFLICT\x10\x02\x12\"\n\x1e\x45RROR_REASON_REQUEST_ID_REUSED\x10\x03\x12#\n\x1f\x45RROR_REASON_AGGREGATE_ID_TAKEN\x10\x04\x12 \n\x1c\x45RROR_REASON_EVENT_TOO_LARGE\x10\x05\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\x06\x12\"\n\x1e\x45RROR_REASON_STORE_UNAVAILABLE\x10\x07\x12\x1e\n\x1a\x45RROR_REASON_SHUTTING_DOWN\x10\x08\x12\"\n\x1e\x45RROR_REASON_READ_MODEL_BEHIND\x10\t\x12 \n\x1c\x45RROR_REASON_HISTORY_CHANGED\x10\n\x12\'\n#ERROR_REASON_DEPENDENCY_UNAVAILABLE\x10\x0b\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x0c\x12 \n\x1c\x45RROR_REASON_DEADLINE_PASSED\x10\r\x12$\n ERROR_REASON_AGGREGATE_NOT_FOUND\x10\x0e\x12\x1c\n\x18\x45RROR_REASON_NOT_REACHED\x10\x0f\x12\x1b\n\x17\x45RROR_REASON_LOG_HALTED\x10\x10\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'orderstream.errors.v1.errors_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ERRORREASON']._serialized_start=62
-  _globals['_ERRORREASON']._serialized_end=550
+  _globals['_ERRORREASON']._serialized_start=169
+  _globals['_ERRORREASON']._serialized_end=754
+  _globals['_STATUS']._serialized_start=88
+  _globals['_STATUS']._serialized_end=166
 # @@protoc_insertion_point(module_scope)

@@ -3,16 +3,20 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
+from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -59,8 +63,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     required_position, current_position. A google.rpc.RetryInfo says when to retry.
     """
     ERROR_REASON_HISTORY_CHANGED: _ErrorReason.ValueType  # 10
-    """FAILED_PRECONDITION. The consistency token is of a history that was replaced (the log was restored from a backup).
-    Metadata: token_epoch, current_epoch. Drop the token and read again: what it promised may be gone.
+    """FAILED_PRECONDITION. The consistency token or resume token is of a history that was replaced (the log was restored from
+    a backup), or that happened while the log was read. Metadata: token_epoch, current_epoch. Drop the token and read
+    again: what it promised may be gone.
     """
     ERROR_REASON_DEPENDENCY_UNAVAILABLE: _ErrorReason.ValueType  # 11
     """UNAVAILABLE. A server that this one needs for the answer cannot be reached. Retry after RetryInfo."""
@@ -71,6 +76,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DEADLINE_PASSED: _ErrorReason.ValueType  # 13
     """DEADLINE_EXCEEDED. The call's deadline had passed before its work began, and nothing was done. Retry with a longer
     deadline. (A deadline that passes later ends the call on the client's side with the outcome unknown.)
+    """
+    ERROR_REASON_AGGREGATE_NOT_FOUND: _ErrorReason.ValueType  # 14
+    """NOT_FOUND. No aggregate has the id, or it did not exist yet at the point that was asked for. Metadata: aggregate_id."""
+    ERROR_REASON_NOT_REACHED: _ErrorReason.ValueType  # 15
+    """OUT_OF_RANGE. The version or position that was asked for has not been reached yet. Metadata: requested, current. Ask
+    again once it is.
+    """
+    ERROR_REASON_LOG_HALTED: _ErrorReason.ValueType  # 16
+    """UNAVAILABLE. The event log is not the history that it was, or the stream that is made from it tells another one, as
+    after a restore: commands are refused, and nothing is done, until an operator has acted. Retry after RetryInfo, but not
+    for ever.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -116,8 +132,9 @@ ERROR_REASON_READ_MODEL_BEHIND: ErrorReason.ValueType  # 9
 required_position, current_position. A google.rpc.RetryInfo says when to retry.
 """
 ERROR_REASON_HISTORY_CHANGED: ErrorReason.ValueType  # 10
-"""FAILED_PRECONDITION. The consistency token is of a history that was replaced (the log was restored from a backup).
-Metadata: token_epoch, current_epoch. Drop the token and read again: what it promised may be gone.
+"""FAILED_PRECONDITION. The consistency token or resume token is of a history that was replaced (the log was restored from
+a backup), or that happened while the log was read. Metadata: token_epoch, current_epoch. Drop the token and read
+again: what it promised may be gone.
 """
 ERROR_REASON_DEPENDENCY_UNAVAILABLE: ErrorReason.ValueType  # 11
 """UNAVAILABLE. A server that this one needs for the answer cannot be reached. Retry after RetryInfo."""
@@ -129,4 +146,49 @@ ERROR_REASON_DEADLINE_PASSED: ErrorReason.ValueType  # 13
 """DEADLINE_EXCEEDED. The call's deadline had passed before its work began, and nothing was done. Retry with a longer
 deadline. (A deadline that passes later ends the call on the client's side with the outcome unknown.)
 """
+ERROR_REASON_AGGREGATE_NOT_FOUND: ErrorReason.ValueType  # 14
+"""NOT_FOUND. No aggregate has the id, or it did not exist yet at the point that was asked for. Metadata: aggregate_id."""
+ERROR_REASON_NOT_REACHED: ErrorReason.ValueType  # 15
+"""OUT_OF_RANGE. The version or position that was asked for has not been reached yet. Metadata: requested, current. Ask
+again once it is.
+"""
+ERROR_REASON_LOG_HALTED: ErrorReason.ValueType  # 16
+"""UNAVAILABLE. The event log is not the history that it was, or the stream that is made from it tells another one, as
+after a restore: commands are refused, and nothing is done, until an operator has acted. Retry after RetryInfo, but not
+for ever.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
+
+@_typing.final
+class Status(_message.Message):
+    """An error inside of an answer. The same as google.rpc.Status, in meaning and on the wire, so that a client's helpers for
+    that one read it; a message of its own, so that the contract needs no files but its own.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """The gRPC status code, a value of google.rpc.Code."""
+    message: _builtins.str
+    """What went wrong, for people."""
+    @_builtins.property
+    def details(self) -> _containers.RepeatedCompositeFieldContainer[_any_pb2.Any]:
+        """google.rpc.ErrorInfo with the reason always, and what else the reason's comment names."""
+
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        details: _abc.Iterable[_any_pb2.Any] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "details", b"details", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Status: _TypeAlias = Status  # noqa: Y015

@@ -95,6 +95,7 @@ class EventMetadata(_message.Message):
     CAUSATION_ID_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The request id of the command, as its sender gave it."""
     correlation_id: _builtins.str
@@ -105,6 +106,8 @@ class EventMetadata(_message.Message):
     """Who sent the command (call metadata `x-actor`)."""
     traceparent: _builtins.str
     """W3C Trace Context of the call (call metadata `traceparent`)."""
+    reason: _builtins.str
+    """Why the command was sent, in its sender's words: a ticket, a phone call (call metadata `x-reason`)."""
     def __init__(
         self,
         *,
@@ -113,10 +116,11 @@ class EventMetadata(_message.Message):
         causation_id: _builtins.str = ...,
         actor: _builtins.str = ...,
         traceparent: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "causation_id", b"causation_id", "correlation_id", b"correlation_id", "request_id", b"request_id", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "causation_id", b"causation_id", "correlation_id", b"correlation_id", "reason", b"reason", "request_id", b"request_id", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

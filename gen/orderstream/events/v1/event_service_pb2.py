@@ -22,29 +22,50 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from orderstream.events.v1 import event_pb2 as orderstream_dot_events_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)orderstream/events/v1/event_service.proto\x12\x15orderstream.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!orderstream/events/v1/event.proto\"U\n\x14ReadAggregateRequest\x12\x14\n\x0c\x61ggregate_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x02 \x01(\x03\x12\x11\n\tmax_count\x18\x03 \x01(\x03\"M\n\x15ReadAggregateResponse\x12\x34\n\x06\x65vents\x18\x01 \x03(\x0b\x32$.orderstream.events.v1.RecordedEvent\":\n\x0eReadLogRequest\x12\x15\n\rfrom_position\x18\x01 \x01(\x03\x12\x11\n\tmax_count\x18\x02 \x01(\x03\"G\n\x0fReadLogResponse\x12\x34\n\x06\x65vents\x18\x01 \x03(\x0b\x32$.orderstream.events.v1.RecordedEvent\"\x14\n\x12\x44\x65scribeLogRequest\"u\n\x13\x44\x65scribeLogResponse\x12\x10\n\x08position\x18\x01 \x01(\x03\x12\x0c\n\x04hash\x18\x02 \x01(\x0c\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12/\n\x0brecord_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xbe\x02\n\x0c\x45ventService\x12l\n\rReadAggregate\x12+.orderstream.events.v1.ReadAggregateRequest\x1a,.orderstream.events.v1.ReadAggregateResponse0\x01\x12Z\n\x07ReadLog\x12%.orderstream.events.v1.ReadLogRequest\x1a&.orderstream.events.v1.ReadLogResponse0\x01\x12\x64\n\x0b\x44\x65scribeLog\x12).orderstream.events.v1.DescribeLogRequest\x1a*.orderstream.events.v1.DescribeLogResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)orderstream/events/v1/event_service.proto\x12\x15orderstream.events.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!orderstream/events/v1/event.proto\"\xbd\x01\n\x14ReadAggregateRequest\x12\x14\n\x0c\x61ggregate_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x02 \x01(\x03\x12\x11\n\tmax_count\x18\x03 \x01(\x03\x12\x37\n\tdirection\x18\x04 \x01(\x0e\x32$.orderstream.events.v1.ReadDirection\x12-\n\tfrom_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"M\n\x15ReadAggregateResponse\x12\x34\n\x06\x65vents\x18\x01 \x03(\x0b\x32$.orderstream.events.v1.RecordedEvent\"\x9d\x01\n\x0eReadLogRequest\x12\x15\n\rfrom_position\x18\x01 \x01(\x03\x12\x11\n\tmax_count\x18\x02 \x01(\x03\x12\x32\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\".orderstream.events.v1.EventFilter\x12-\n\tfrom_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\x0fReadLogResponse\x12\x34\n\x06\x65vents\x18\x01 \x03(\x0b\x32$.orderstream.events.v1.RecordedEvent\"R\n\x0b\x45ventFilter\x12\x17\n\x0f\x61ggregate_types\x18\x01 \x03(\t\x12\x13\n\x0b\x65vent_types\x18\x02 \x03(\t\x12\x15\n\raggregate_ids\x18\x03 \x03(\t\"\xd9\x01\n\x10SubscribeRequest\x12\x16\n\x0cresume_token\x18\x01 \x01(\tH\x00\x12\x17\n\rfrom_position\x18\x02 \x01(\x03H\x00\x12/\n\tfrom_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x12\n\x08\x66rom_end\x18\x04 \x01(\x08H\x00\x12\x32\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\".orderstream.events.v1.EventFilter\x12\x12\n\nmax_events\x18\x06 \x01(\x05\x42\x07\n\x05start\"\x84\x01\n\x11SubscribeResponse\x12\x34\n\x06\x65vents\x18\x01 \x03(\x0b\x32$.orderstream.events.v1.RecordedEvent\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x11\n\tcaught_up\x18\x04 \x01(\x08\"\x89\x01\n\x18GetAggregateStateRequest\x12\x14\n\x0c\x61ggregate_id\x18\x01 \x01(\t\x12\x11\n\x07version\x18\x02 \x01(\x03H\x00\x12\x12\n\x08position\x18\x03 \x01(\x03H\x00\x12*\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x42\x04\n\x02\x61t\"\xc2\x01\n\x19GetAggregateStateResponse\x12\x14\n\x0c\x61ggregate_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61ggregate_type\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x10\n\x08position\x18\x04 \x01(\x03\x12/\n\x0brecord_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x05state\x18\x06 \x01(\x0b\x32\x14.google.protobuf.Any\"a\n\x17GetCausationTreeRequest\x12\x18\n\x0e\x63orrelation_id\x18\x01 \x01(\tH\x00\x12\x12\n\x08position\x18\x02 \x01(\x03H\x00\x12\x12\n\nmax_events\x18\x03 \x01(\x05\x42\x04\n\x02of\"b\n\x18GetCausationTreeResponse\x12\x33\n\x05nodes\x18\x01 \x03(\x0b\x32$.orderstream.events.v1.CausationNode\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"l\n\rCausationNode\x12\x33\n\x05\x65vent\x18\x01 \x01(\x0b\x32$.orderstream.events.v1.RecordedEvent\x12\x17\n\x0fparent_position\x18\x02 \x01(\x03\x12\r\n\x05\x64\x65pth\x18\x03 \x01(\x05\"\x14\n\x12\x44\x65scribeLogRequest\"\xea\x01\n\x13\x44\x65scribeLogResponse\x12\x10\n\x08position\x18\x01 \x01(\x03\x12\x0c\n\x04hash\x18\x02 \x01(\x0c\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12/\n\x0brecord_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x64\x61tabase_bytes\x18\x05 \x01(\x03\x12\x11\n\tsnapshots\x18\x06 \x01(\x03\x12\x17\n\x0f\x63ommand_results\x18\x07 \x01(\x03\x12/\n\x06\x65pochs\x18\x08 \x03(\x0b\x32\x1f.orderstream.events.v1.LogEpoch\"`\n\x08LogEpoch\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x15\n\rfork_position\x18\x02 \x01(\x03\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*j\n\rReadDirection\x12\x1e\n\x1aREAD_DIRECTION_UNSPECIFIED\x10\x00\x12\x1b\n\x17READ_DIRECTION_FORWARDS\x10\x01\x12\x1c\n\x18READ_DIRECTION_BACKWARDS\x10\x02\x32\x8d\x05\n\x0c\x45ventService\x12l\n\rReadAggregate\x12+.orderstream.events.v1.ReadAggregateRequest\x1a,.orderstream.events.v1.ReadAggregateResponse0\x01\x12Z\n\x07ReadLog\x12%.orderstream.events.v1.ReadLogRequest\x1a&.orderstream.events.v1.ReadLogResponse0\x01\x12`\n\tSubscribe\x12\'.orderstream.events.v1.SubscribeRequest\x1a(.orderstream.events.v1.SubscribeResponse0\x01\x12v\n\x11GetAggregateState\x12/.orderstream.events.v1.GetAggregateStateRequest\x1a\x30.orderstream.events.v1.GetAggregateStateResponse\x12s\n\x10GetCausationTree\x12..orderstream.events.v1.GetCausationTreeRequest\x1a/.orderstream.events.v1.GetCausationTreeResponse\x12\x64\n\x0b\x44\x65scribeLog\x12).orderstream.events.v1.DescribeLogRequest\x1a*.orderstream.events.v1.DescribeLogResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'orderstream.events.v1.event_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_READAGGREGATEREQUEST']._serialized_start=136
-  _globals['_READAGGREGATEREQUEST']._serialized_end=221
-  _globals['_READAGGREGATERESPONSE']._serialized_start=223
-  _globals['_READAGGREGATERESPONSE']._serialized_end=300
-  _globals['_READLOGREQUEST']._serialized_start=302
-  _globals['_READLOGREQUEST']._serialized_end=360
-  _globals['_READLOGRESPONSE']._serialized_start=362
-  _globals['_READLOGRESPONSE']._serialized_end=433
-  _globals['_DESCRIBELOGREQUEST']._serialized_start=435
-  _globals['_DESCRIBELOGREQUEST']._serialized_end=455
-  _globals['_DESCRIBELOGRESPONSE']._serialized_start=457
-  _globals['_DESCRIBELOGRESPONSE']._serialized_end=574
-  _globals['_EVENTSERVICE']._serialized_start=577
-  _globals['_EVENTSERVICE']._serialized_end=895
+  _globals['_READDIRECTION']._serialized_start=2109
+  _globals['_READDIRECTION']._serialized_end=2215
+  _globals['_READAGGREGATEREQUEST']._serialized_start=164
+  _globals['_READAGGREGATEREQUEST']._serialized_end=353
+  _globals['_READAGGREGATERESPONSE']._serialized_start=355
+  _globals['_READAGGREGATERESPONSE']._serialized_end=432
+  _globals['_READLOGREQUEST']._serialized_start=435
+  _globals['_READLOGREQUEST']._serialized_end=592
+  _globals['_READLOGRESPONSE']._serialized_start=594
+  _globals['_READLOGRESPONSE']._serialized_end=665
+  _globals['_EVENTFILTER']._serialized_start=667
+  _globals['_EVENTFILTER']._serialized_end=749
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=752
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=969
+  _globals['_SUBSCRIBERESPONSE']._serialized_start=972
+  _globals['_SUBSCRIBERESPONSE']._serialized_end=1104
+  _globals['_GETAGGREGATESTATEREQUEST']._serialized_start=1107
+  _globals['_GETAGGREGATESTATEREQUEST']._serialized_end=1244
+  _globals['_GETAGGREGATESTATERESPONSE']._serialized_start=1247
+  _globals['_GETAGGREGATESTATERESPONSE']._serialized_end=1441
+  _globals['_GETCAUSATIONTREEREQUEST']._serialized_start=1443
+  _globals['_GETCAUSATIONTREEREQUEST']._serialized_end=1540
+  _globals['_GETCAUSATIONTREERESPONSE']._serialized_start=1542
+  _globals['_GETCAUSATIONTREERESPONSE']._serialized_end=1640
+  _globals['_CAUSATIONNODE']._serialized_start=1642
+  _globals['_CAUSATIONNODE']._serialized_end=1750
+  _globals['_DESCRIBELOGREQUEST']._serialized_start=1752
+  _globals['_DESCRIBELOGREQUEST']._serialized_end=1772
+  _globals['_DESCRIBELOGRESPONSE']._serialized_start=1775
+  _globals['_DESCRIBELOGRESPONSE']._serialized_end=2009
+  _globals['_LOGEPOCH']._serialized_start=2011
+  _globals['_LOGEPOCH']._serialized_end=2107
+  _globals['_EVENTSERVICE']._serialized_start=2218
+  _globals['_EVENTSERVICE']._serialized_end=2871
 # @@protoc_insertion_point(module_scope)

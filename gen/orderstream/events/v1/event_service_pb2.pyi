@@ -4,10 +4,12 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from orderstream.events.v1 import event_pb2 as _event_pb2
 import builtins as _builtins
 import sys
@@ -20,6 +22,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ReadDirection:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReadDirectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReadDirection.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    READ_DIRECTION_UNSPECIFIED: _ReadDirection.ValueType  # 0
+    """Forwards."""
+    READ_DIRECTION_FORWARDS: _ReadDirection.ValueType  # 1
+    """From older to newer."""
+    READ_DIRECTION_BACKWARDS: _ReadDirection.ValueType  # 2
+    """From newer to older."""
+
+class ReadDirection(_ReadDirection, metaclass=_ReadDirectionEnumTypeWrapper):
+    """Which way to read."""
+
+READ_DIRECTION_UNSPECIFIED: ReadDirection.ValueType  # 0
+"""Forwards."""
+READ_DIRECTION_FORWARDS: ReadDirection.ValueType  # 1
+"""From older to newer."""
+READ_DIRECTION_BACKWARDS: ReadDirection.ValueType  # 2
+"""From newer to older."""
+Global___ReadDirection: _TypeAlias = ReadDirection  # noqa: Y015
+
 @_typing.final
 class ReadAggregateRequest(_message.Message):
     """Which events of which aggregate."""
@@ -29,22 +55,32 @@ class ReadAggregateRequest(_message.Message):
     AGGREGATE_ID_FIELD_NUMBER: _builtins.int
     FROM_VERSION_FIELD_NUMBER: _builtins.int
     MAX_COUNT_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    FROM_TIME_FIELD_NUMBER: _builtins.int
     aggregate_id: _builtins.str
     """The aggregate's id, 1 to 64 characters."""
     from_version: _builtins.int
-    """First version to return, 1 or more. 0 means 1."""
+    """The version to begin with, 1 or more. 0: the first, or the newest when reading backwards. Not together with `from_time`."""
     max_count: _builtins.int
     """At most this many events. 0 means all."""
+    direction: Global___ReadDirection.ValueType
+    """Which way to read. Unspecified means forwards."""
+    @_builtins.property
+    def from_time(self) -> _timestamp_pb2.Timestamp:
+        """Begin with the first event recorded at or after this time; backwards, with the last one recorded at or before it."""
+
     def __init__(
         self,
         *,
         aggregate_id: _builtins.str = ...,
         from_version: _builtins.int = ...,
         max_count: _builtins.int = ...,
+        direction: Global___ReadDirection.ValueType = ...,
+        from_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from_time", b"from_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate_id", b"aggregate_id", "from_version", b"from_version", "max_count", b"max_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate_id", b"aggregate_id", "direction", b"direction", "from_time", b"from_time", "from_version", b"from_version", "max_count", b"max_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -59,7 +95,7 @@ class ReadAggregateResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.RecordedEvent]:
-        """The events, in version order."""
+        """The events, in the order asked for."""
 
     def __init__(
         self,
@@ -82,19 +118,31 @@ class ReadLogRequest(_message.Message):
 
     FROM_POSITION_FIELD_NUMBER: _builtins.int
     MAX_COUNT_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    FROM_TIME_FIELD_NUMBER: _builtins.int
     from_position: _builtins.int
-    """First position to return, 1 or more. 0 means 1."""
+    """First position to return, 1 or more. 0 means 1. Not together with `from_time`."""
     max_count: _builtins.int
     """At most this many events. 0 means up to the head."""
+    @_builtins.property
+    def filter(self) -> Global___EventFilter:
+        """Only these events. Absent: all."""
+
+    @_builtins.property
+    def from_time(self) -> _timestamp_pb2.Timestamp:
+        """Begin with the first event recorded at or after this time."""
+
     def __init__(
         self,
         *,
         from_position: _builtins.int = ...,
         max_count: _builtins.int = ...,
+        filter: Global___EventFilter | None = ...,
+        from_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "from_time", b"from_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_position", b"from_position", "max_count", b"max_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "from_position", b"from_position", "from_time", b"from_time", "max_count", b"max_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -125,6 +173,309 @@ class ReadLogResponse(_message.Message):
 Global___ReadLogResponse: _TypeAlias = ReadLogResponse  # noqa: Y015
 
 @_typing.final
+class EventFilter(_message.Message):
+    """Chooses events. An empty list chooses all; an event must be chosen by each of the three."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGGREGATE_TYPES_FIELD_NUMBER: _builtins.int
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
+    AGGREGATE_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def aggregate_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Types of aggregates, such as "order". At most 100."""
+
+    @_builtins.property
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Full names of event messages, such as "orderstream.orders.v1.OrderCreated". At most 100."""
+
+    @_builtins.property
+    def aggregate_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of aggregates. At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        aggregate_types: _abc.Iterable[_builtins.str] | None = ...,
+        event_types: _abc.Iterable[_builtins.str] | None = ...,
+        aggregate_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate_ids", b"aggregate_ids", "aggregate_types", b"aggregate_types", "event_types", b"event_types"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventFilter: _TypeAlias = EventFilter  # noqa: Y015
+
+@_typing.final
+class SubscribeRequest(_message.Message):
+    """Where to begin, and what is wanted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    FROM_POSITION_FIELD_NUMBER: _builtins.int
+    FROM_TIME_FIELD_NUMBER: _builtins.int
+    FROM_END_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    MAX_EVENTS_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Behind everything that the answer with this token had covered. Refused with HISTORY_CHANGED if the log was restored to
+    an older point in between. Opaque.
+    """
+    from_position: _builtins.int
+    """At this position, 1 or more; one past the head waits for it."""
+    from_end: _builtins.bool
+    """Behind the head as it is now: true means only what comes."""
+    max_events: _builtins.int
+    """At most this many events in an answer, 1 to 1,000. 0 means 500."""
+    @_builtins.property
+    def from_time(self) -> _timestamp_pb2.Timestamp:
+        """At the first event recorded at or after this time."""
+
+    @_builtins.property
+    def filter(self) -> Global___EventFilter:
+        """Only these events. Absent: all."""
+
+    def __init__(
+        self,
+        *,
+        resume_token: _builtins.str = ...,
+        from_position: _builtins.int = ...,
+        from_time: _timestamp_pb2.Timestamp | None = ...,
+        from_end: _builtins.bool = ...,
+        filter: Global___EventFilter | None = ...,
+        max_events: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "from_end", b"from_end", "from_position", b"from_position", "from_time", b"from_time", "resume_token", b"resume_token", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "from_end", b"from_end", "from_position", b"from_position", "from_time", b"from_time", "max_events", b"max_events", "resume_token", b"resume_token", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["resume_token", "from_position", "from_time", "from_end"]  # noqa: Y015
+    _WhichOneofArgType_start: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_start) -> _WhichOneofReturnType_start | None: ...
+
+Global___SubscribeRequest: _TypeAlias = SubscribeRequest  # noqa: Y015
+
+@_typing.final
+class SubscribeResponse(_message.Message):
+    """The next events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    CAUGHT_UP_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Subscribe with this token to go on behind this answer. Opaque."""
+    position: _builtins.int
+    """Everything up to this position has been delivered, or was not chosen by the filter."""
+    caught_up: _builtins.bool
+    """Whether that was the head of the log at this moment."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.RecordedEvent]:
+        """The events, in position order. Empty in an answer that only moves `position` on: one is sent as soon as the subscriber
+        has caught up, and at least once a second while events pass that the filter does not choose.
+        """
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_event_pb2.RecordedEvent] | None = ...,
+        resume_token: _builtins.str = ...,
+        position: _builtins.int = ...,
+        caught_up: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "events", b"events", "position", b"position", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubscribeResponse: _TypeAlias = SubscribeResponse  # noqa: Y015
+
+@_typing.final
+class GetAggregateStateRequest(_message.Message):
+    """Which aggregate, and as of when."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGGREGATE_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    aggregate_id: _builtins.str
+    """The aggregate's id, 1 to 64 characters."""
+    version: _builtins.int
+    """After this version, 1 or more."""
+    position: _builtins.int
+    """After this log position, 1 or more."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """After all events that were recorded at or before this time, which must not lie in the future."""
+
+    def __init__(
+        self,
+        *,
+        aggregate_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        position: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "position", b"position", "time", b"time", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate_id", b"aggregate_id", "at", b"at", "position", b"position", "time", b"time", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_at: _TypeAlias = _typing.Literal["version", "position", "time"]  # noqa: Y015
+    _WhichOneofArgType_at: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_at) -> _WhichOneofReturnType_at | None: ...
+
+Global___GetAggregateStateRequest: _TypeAlias = GetAggregateStateRequest  # noqa: Y015
+
+@_typing.final
+class GetAggregateStateResponse(_message.Message):
+    """A state, and what it is made of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGGREGATE_ID_FIELD_NUMBER: _builtins.int
+    AGGREGATE_TYPE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    RECORD_TIME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    aggregate_id: _builtins.str
+    """The aggregate's id."""
+    aggregate_type: _builtins.str
+    """Its type, such as "order"."""
+    version: _builtins.int
+    """Its version at that point."""
+    position: _builtins.int
+    """Position of its last event up to that point."""
+    @_builtins.property
+    def record_time(self) -> _timestamp_pb2.Timestamp:
+        """When that event was recorded."""
+
+    @_builtins.property
+    def state(self) -> _any_pb2.Any:
+        """The state: an orderstream.orders.v1.Order or orderstream.customers.v1.Customer."""
+
+    def __init__(
+        self,
+        *,
+        aggregate_id: _builtins.str = ...,
+        aggregate_type: _builtins.str = ...,
+        version: _builtins.int = ...,
+        position: _builtins.int = ...,
+        record_time: _timestamp_pb2.Timestamp | None = ...,
+        state: _any_pb2.Any | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["record_time", b"record_time", "state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate_id", b"aggregate_id", "aggregate_type", b"aggregate_type", "position", b"position", "record_time", b"record_time", "state", b"state", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAggregateStateResponse: _TypeAlias = GetAggregateStateResponse  # noqa: Y015
+
+@_typing.final
+class GetCausationTreeRequest(_message.Message):
+    """Which process."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    MAX_EVENTS_FIELD_NUMBER: _builtins.int
+    correlation_id: _builtins.str
+    """All events with this correlation id, and what they led to."""
+    position: _builtins.int
+    """The event at this log position: what led to it, as far as the log knows, and everything that it led to."""
+    max_events: _builtins.int
+    """At most this many events, 1 to 10,000. 0 means 1,000."""
+    def __init__(
+        self,
+        *,
+        correlation_id: _builtins.str = ...,
+        position: _builtins.int = ...,
+        max_events: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "of", b"of", "position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "max_events", b"max_events", "of", b"of", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_of: _TypeAlias = _typing.Literal["correlation_id", "position"]  # noqa: Y015
+    _WhichOneofArgType_of: _TypeAlias = _typing.Literal["of", b"of"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_of) -> _WhichOneofReturnType_of | None: ...
+
+Global___GetCausationTreeRequest: _TypeAlias = GetCausationTreeRequest  # noqa: Y015
+
+@_typing.final
+class GetCausationTreeResponse(_message.Message):
+    """What led to what."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """There are more events than `max_events`, or than one answer can hold."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___CausationNode]:
+        """The events, in position order."""
+
+    def __init__(
+        self,
+        *,
+        nodes: _abc.Iterable[Global___CausationNode] | None = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCausationTreeResponse: _TypeAlias = GetCausationTreeResponse  # noqa: Y015
+
+@_typing.final
+class CausationNode(_message.Message):
+    """An event, and what led to it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    PARENT_POSITION_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    parent_position: _builtins.int
+    """Position of the event that led to it: the one whose event id, or the last one of the command whose request id, is this
+    event's causation id. 0: it was not found, so this is a root. (A command is found by its request id while its outcome is
+    kept, or if the id is a UUID of version 7, as event ids are: these tell where in the log to look.)
+    """
+    depth: _builtins.int
+    """How far down the tree: 0 for a root, and for an event whose cause is not in this answer."""
+    @_builtins.property
+    def event(self) -> _event_pb2.RecordedEvent:
+        """The event."""
+
+    def __init__(
+        self,
+        *,
+        event: _event_pb2.RecordedEvent | None = ...,
+        parent_position: _builtins.int = ...,
+        depth: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "event", b"event", "parent_position", b"parent_position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CausationNode: _TypeAlias = CausationNode  # noqa: Y015
+
+@_typing.final
 class DescribeLogRequest(_message.Message):
     """Nothing to say."""
 
@@ -151,15 +502,29 @@ class DescribeLogResponse(_message.Message):
     HASH_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     RECORD_TIME_FIELD_NUMBER: _builtins.int
+    DATABASE_BYTES_FIELD_NUMBER: _builtins.int
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
+    COMMAND_RESULTS_FIELD_NUMBER: _builtins.int
+    EPOCHS_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """Position of the last event, and so the number of events. 0: the log is empty."""
     hash: _builtins.bytes
     """Hash of the last event; 32 zero bytes for an empty log."""
     epoch: _builtins.str
     """The log's epoch, a UUID: which history this is."""
+    database_bytes: _builtins.int
+    """Size of the write DB on disk, in bytes."""
+    snapshots: _builtins.int
+    """Snapshots of aggregates that the write DB has."""
+    command_results: _builtins.int
+    """Outcomes of commands that are kept for their request ids."""
     @_builtins.property
     def record_time(self) -> _timestamp_pb2.Timestamp:
         """Record time of the last event. Absent for an empty log."""
+
+    @_builtins.property
+    def epochs(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogEpoch]:
+        """The log's epochs, oldest first; the last one is `epoch`."""
 
     def __init__(
         self,
@@ -168,11 +533,47 @@ class DescribeLogResponse(_message.Message):
         hash: _builtins.bytes = ...,
         epoch: _builtins.str = ...,
         record_time: _timestamp_pb2.Timestamp | None = ...,
+        database_bytes: _builtins.int = ...,
+        snapshots: _builtins.int = ...,
+        command_results: _builtins.int = ...,
+        epochs: _abc.Iterable[Global___LogEpoch] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record_time", b"record_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "hash", b"hash", "position", b"position", "record_time", b"record_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_results", b"command_results", "database_bytes", b"database_bytes", "epoch", b"epoch", "epochs", b"epochs", "hash", b"hash", "position", b"position", "record_time", b"record_time", "snapshots", b"snapshots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DescribeLogResponse: _TypeAlias = DescribeLogResponse  # noqa: Y015
+
+@_typing.final
+class LogEpoch(_message.Message):
+    """A history of the log: each restore to an older point begins a new one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    FORK_POSITION_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.str
+    """A UUID."""
+    fork_position: _builtins.int
+    """The last position that it shares with the epoch before it; 0 for the first."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.str = ...,
+        fork_position: _builtins.int = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "fork_position", b"fork_position", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogEpoch: _TypeAlias = LogEpoch  # noqa: Y015

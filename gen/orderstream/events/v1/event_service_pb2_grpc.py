@@ -45,6 +45,21 @@ class EventServiceStub:
                 request_serializer=orderstream_dot_events_dot_v1_dot_event__service__pb2.ReadLogRequest.SerializeToString,
                 response_deserializer=orderstream_dot_events_dot_v1_dot_event__service__pb2.ReadLogResponse.FromString,
                 _registered_method=True)
+        self.Subscribe = channel.unary_stream(
+                '/orderstream.events.v1.EventService/Subscribe',
+                request_serializer=orderstream_dot_events_dot_v1_dot_event__service__pb2.SubscribeRequest.SerializeToString,
+                response_deserializer=orderstream_dot_events_dot_v1_dot_event__service__pb2.SubscribeResponse.FromString,
+                _registered_method=True)
+        self.GetAggregateState = channel.unary_unary(
+                '/orderstream.events.v1.EventService/GetAggregateState',
+                request_serializer=orderstream_dot_events_dot_v1_dot_event__service__pb2.GetAggregateStateRequest.SerializeToString,
+                response_deserializer=orderstream_dot_events_dot_v1_dot_event__service__pb2.GetAggregateStateResponse.FromString,
+                _registered_method=True)
+        self.GetCausationTree = channel.unary_unary(
+                '/orderstream.events.v1.EventService/GetCausationTree',
+                request_serializer=orderstream_dot_events_dot_v1_dot_event__service__pb2.GetCausationTreeRequest.SerializeToString,
+                response_deserializer=orderstream_dot_events_dot_v1_dot_event__service__pb2.GetCausationTreeResponse.FromString,
+                _registered_method=True)
         self.DescribeLog = channel.unary_unary(
                 '/orderstream.events.v1.EventService/DescribeLog',
                 request_serializer=orderstream_dot_events_dot_v1_dot_event__service__pb2.DescribeLogRequest.SerializeToString,
@@ -57,7 +72,8 @@ class EventServiceServicer:
     """
 
     def ReadAggregate(self, request, context):
-        """Streams the events of one aggregate in version order, in chunks. An id without events gives an empty stream.
+        """Streams the events of one aggregate in version order, forwards or backwards, in chunks. An id without events gives an
+        empty stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,8 +86,33 @@ class EventServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Subscribe(self, request, context):
+        """Streams the log from a point on and never ends: first what is there, then each event once it is committed, without a
+        gap or a duplicate. The client's flow control paces it: a slow reader costs the server one page of memory. It is ended
+        by the server with SHUTTING_DOWN, with STORE_UNAVAILABLE if the write DB is away for longer than some seconds, and with
+        HISTORY_CHANGED if the log is replaced; OVERLOADED refuses more subscribers than there may be. Subscribe again with
+        the last resume token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAggregateState(self, request, context):
+        """Folds an aggregate's events into its state as it is, or as it was at a version, a position or a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCausationTree(self, request, context):
+        """Tells what led to what within one business process, as a tree of events.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DescribeLog(self, request, context):
-        """Tells where the log's head is.
+        """Tells where the log's head is, how large the log is, and its epochs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,6 +130,21 @@ def add_EventServiceServicer_to_server(servicer, server):
                     servicer.ReadLog,
                     request_deserializer=orderstream_dot_events_dot_v1_dot_event__service__pb2.ReadLogRequest.FromString,
                     response_serializer=orderstream_dot_events_dot_v1_dot_event__service__pb2.ReadLogResponse.SerializeToString,
+            ),
+            'Subscribe': grpc.unary_stream_rpc_method_handler(
+                    servicer.Subscribe,
+                    request_deserializer=orderstream_dot_events_dot_v1_dot_event__service__pb2.SubscribeRequest.FromString,
+                    response_serializer=orderstream_dot_events_dot_v1_dot_event__service__pb2.SubscribeResponse.SerializeToString,
+            ),
+            'GetAggregateState': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAggregateState,
+                    request_deserializer=orderstream_dot_events_dot_v1_dot_event__service__pb2.GetAggregateStateRequest.FromString,
+                    response_serializer=orderstream_dot_events_dot_v1_dot_event__service__pb2.GetAggregateStateResponse.SerializeToString,
+            ),
+            'GetCausationTree': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCausationTree,
+                    request_deserializer=orderstream_dot_events_dot_v1_dot_event__service__pb2.GetCausationTreeRequest.FromString,
+                    response_serializer=orderstream_dot_events_dot_v1_dot_event__service__pb2.GetCausationTreeResponse.SerializeToString,
             ),
             'DescribeLog': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeLog,
@@ -151,6 +207,87 @@ class EventService:
             '/orderstream.events.v1.EventService/ReadLog',
             orderstream_dot_events_dot_v1_dot_event__service__pb2.ReadLogRequest.SerializeToString,
             orderstream_dot_events_dot_v1_dot_event__service__pb2.ReadLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Subscribe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/orderstream.events.v1.EventService/Subscribe',
+            orderstream_dot_events_dot_v1_dot_event__service__pb2.SubscribeRequest.SerializeToString,
+            orderstream_dot_events_dot_v1_dot_event__service__pb2.SubscribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAggregateState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orderstream.events.v1.EventService/GetAggregateState',
+            orderstream_dot_events_dot_v1_dot_event__service__pb2.GetAggregateStateRequest.SerializeToString,
+            orderstream_dot_events_dot_v1_dot_event__service__pb2.GetAggregateStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCausationTree(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orderstream.events.v1.EventService/GetCausationTree',
+            orderstream_dot_events_dot_v1_dot_event__service__pb2.GetCausationTreeRequest.SerializeToString,
+            orderstream_dot_events_dot_v1_dot_event__service__pb2.GetCausationTreeResponse.FromString,
             options,
             channel_credentials,
             insecure,

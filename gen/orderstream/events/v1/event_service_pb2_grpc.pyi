@@ -34,11 +34,24 @@ class EventServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EventServiceAsyncStub: ...
     ReadAggregate: _grpc.UnaryStreamMultiCallable[_event_service_pb2.ReadAggregateRequest, _event_service_pb2.ReadAggregateResponse]
-    """Streams the events of one aggregate in version order, in chunks. An id without events gives an empty stream."""
+    """Streams the events of one aggregate in version order, forwards or backwards, in chunks. An id without events gives an
+    empty stream.
+    """
     ReadLog: _grpc.UnaryStreamMultiCallable[_event_service_pb2.ReadLogRequest, _event_service_pb2.ReadLogResponse]
     """Streams the log in position order, in chunks, up to the head as it was when the call began."""
+    Subscribe: _grpc.UnaryStreamMultiCallable[_event_service_pb2.SubscribeRequest, _event_service_pb2.SubscribeResponse]
+    """Streams the log from a point on and never ends: first what is there, then each event once it is committed, without a
+    gap or a duplicate. The client's flow control paces it: a slow reader costs the server one page of memory. It is ended
+    by the server with SHUTTING_DOWN, with STORE_UNAVAILABLE if the write DB is away for longer than some seconds, and with
+    HISTORY_CHANGED if the log is replaced; OVERLOADED refuses more subscribers than there may be. Subscribe again with
+    the last resume token.
+    """
+    GetAggregateState: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.GetAggregateStateRequest, _event_service_pb2.GetAggregateStateResponse]
+    """Folds an aggregate's events into its state as it is, or as it was at a version, a position or a time."""
+    GetCausationTree: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.GetCausationTreeRequest, _event_service_pb2.GetCausationTreeResponse]
+    """Tells what led to what within one business process, as a tree of events."""
     DescribeLog: _grpc.UnaryUnaryMultiCallable[_event_service_pb2.DescribeLogRequest, _event_service_pb2.DescribeLogResponse]
-    """Tells where the log's head is."""
+    """Tells where the log's head is, how large the log is, and its epochs."""
 
 @_typing.type_check_only
 class EventServiceAsyncStub(EventServiceStub):
@@ -46,11 +59,24 @@ class EventServiceAsyncStub(EventServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ReadAggregate: _aio.UnaryStreamMultiCallable[_event_service_pb2.ReadAggregateRequest, _event_service_pb2.ReadAggregateResponse]  # type: ignore[assignment]
-    """Streams the events of one aggregate in version order, in chunks. An id without events gives an empty stream."""
+    """Streams the events of one aggregate in version order, forwards or backwards, in chunks. An id without events gives an
+    empty stream.
+    """
     ReadLog: _aio.UnaryStreamMultiCallable[_event_service_pb2.ReadLogRequest, _event_service_pb2.ReadLogResponse]  # type: ignore[assignment]
     """Streams the log in position order, in chunks, up to the head as it was when the call began."""
+    Subscribe: _aio.UnaryStreamMultiCallable[_event_service_pb2.SubscribeRequest, _event_service_pb2.SubscribeResponse]  # type: ignore[assignment]
+    """Streams the log from a point on and never ends: first what is there, then each event once it is committed, without a
+    gap or a duplicate. The client's flow control paces it: a slow reader costs the server one page of memory. It is ended
+    by the server with SHUTTING_DOWN, with STORE_UNAVAILABLE if the write DB is away for longer than some seconds, and with
+    HISTORY_CHANGED if the log is replaced; OVERLOADED refuses more subscribers than there may be. Subscribe again with
+    the last resume token.
+    """
+    GetAggregateState: _aio.UnaryUnaryMultiCallable[_event_service_pb2.GetAggregateStateRequest, _event_service_pb2.GetAggregateStateResponse]  # type: ignore[assignment]
+    """Folds an aggregate's events into its state as it is, or as it was at a version, a position or a time."""
+    GetCausationTree: _aio.UnaryUnaryMultiCallable[_event_service_pb2.GetCausationTreeRequest, _event_service_pb2.GetCausationTreeResponse]  # type: ignore[assignment]
+    """Tells what led to what within one business process, as a tree of events."""
     DescribeLog: _aio.UnaryUnaryMultiCallable[_event_service_pb2.DescribeLogRequest, _event_service_pb2.DescribeLogResponse]  # type: ignore[assignment]
-    """Tells where the log's head is."""
+    """Tells where the log's head is, how large the log is, and its epochs."""
 
 class EventServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads the event log, the only truth of the system. Served by the command server, which owns the write DB."""
@@ -61,7 +87,9 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_service_pb2.ReadAggregateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_event_service_pb2.ReadAggregateResponse], _abc.AsyncIterator[_event_service_pb2.ReadAggregateResponse]]:
-        """Streams the events of one aggregate in version order, in chunks. An id without events gives an empty stream."""
+        """Streams the events of one aggregate in version order, forwards or backwards, in chunks. An id without events gives an
+        empty stream.
+        """
 
     @_abc_1.abstractmethod
     def ReadLog(
@@ -72,11 +100,40 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams the log in position order, in chunks, up to the head as it was when the call began."""
 
     @_abc_1.abstractmethod
+    def Subscribe(
+        self,
+        request: _event_service_pb2.SubscribeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_event_service_pb2.SubscribeResponse], _abc.AsyncIterator[_event_service_pb2.SubscribeResponse]]:
+        """Streams the log from a point on and never ends: first what is there, then each event once it is committed, without a
+        gap or a duplicate. The client's flow control paces it: a slow reader costs the server one page of memory. It is ended
+        by the server with SHUTTING_DOWN, with STORE_UNAVAILABLE if the write DB is away for longer than some seconds, and with
+        HISTORY_CHANGED if the log is replaced; OVERLOADED refuses more subscribers than there may be. Subscribe again with
+        the last resume token.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAggregateState(
+        self,
+        request: _event_service_pb2.GetAggregateStateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_service_pb2.GetAggregateStateResponse, _abc.Awaitable[_event_service_pb2.GetAggregateStateResponse]]:
+        """Folds an aggregate's events into its state as it is, or as it was at a version, a position or a time."""
+
+    @_abc_1.abstractmethod
+    def GetCausationTree(
+        self,
+        request: _event_service_pb2.GetCausationTreeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_service_pb2.GetCausationTreeResponse, _abc.Awaitable[_event_service_pb2.GetCausationTreeResponse]]:
+        """Tells what led to what within one business process, as a tree of events."""
+
+    @_abc_1.abstractmethod
     def DescribeLog(
         self,
         request: _event_service_pb2.DescribeLogRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_event_service_pb2.DescribeLogResponse, _abc.Awaitable[_event_service_pb2.DescribeLogResponse]]:
-        """Tells where the log's head is."""
+        """Tells where the log's head is, how large the log is, and its epochs."""
 
 def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

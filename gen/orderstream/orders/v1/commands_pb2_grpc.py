@@ -28,8 +28,8 @@ if _version_not_supported:
 class OrderCommandServiceStub:
     """Changes orders. A command is acknowledged once its events are durably in the log. Repeating a command that changes
     nothing (the same status, the same address) succeeds without an event. Call metadata that goes into the events:
-    `traceparent`, `x-actor`, `x-correlation-id`, `x-causation-id`. An answer that was stored for its request id and is
-    given again carries the trailing metadata `x-idempotent-replayed: true`.
+    `traceparent`, `x-actor`, `x-correlation-id`, `x-causation-id` (128 characters at most), `x-reason` (500). An answer that
+    was stored for its request id and is given again carries the trailing metadata `x-idempotent-replayed: true`.
     """
 
     def __init__(self, channel):
@@ -73,8 +73,8 @@ class OrderCommandServiceStub:
 class OrderCommandServiceServicer:
     """Changes orders. A command is acknowledged once its events are durably in the log. Repeating a command that changes
     nothing (the same status, the same address) succeeds without an event. Call metadata that goes into the events:
-    `traceparent`, `x-actor`, `x-correlation-id`, `x-causation-id`. An answer that was stored for its request id and is
-    given again carries the trailing metadata `x-idempotent-replayed: true`.
+    `traceparent`, `x-actor`, `x-correlation-id`, `x-causation-id` (128 characters at most), `x-reason` (500). An answer that
+    was stored for its request id and is given again carries the trailing metadata `x-idempotent-replayed: true`.
     """
 
     def CreateOrder(self, request, context):
@@ -163,8 +163,8 @@ def add_OrderCommandServiceServicer_to_server(servicer, server):
 class OrderCommandService:
     """Changes orders. A command is acknowledged once its events are durably in the log. Repeating a command that changes
     nothing (the same status, the same address) succeeds without an event. Call metadata that goes into the events:
-    `traceparent`, `x-actor`, `x-correlation-id`, `x-causation-id`. An answer that was stored for its request id and is
-    given again carries the trailing metadata `x-idempotent-replayed: true`.
+    `traceparent`, `x-actor`, `x-correlation-id`, `x-causation-id` (128 characters at most), `x-reason` (500). An answer that
+    was stored for its request id and is given again carries the trailing metadata `x-idempotent-replayed: true`.
     """
 
     @staticmethod

@@ -29,8 +29,8 @@ GRPC_VERSION: str
 class OrderCommandServiceStub:
     """Changes orders. A command is acknowledged once its events are durably in the log. Repeating a command that changes
     nothing (the same status, the same address) succeeds without an event. Call metadata that goes into the events:
-    `traceparent`, `x-actor`, `x-correlation-id`, `x-causation-id`. An answer that was stored for its request id and is
-    given again carries the trailing metadata `x-idempotent-replayed: true`.
+    `traceparent`, `x-actor`, `x-correlation-id`, `x-causation-id` (128 characters at most), `x-reason` (500). An answer that
+    was stored for its request id and is given again carries the trailing metadata `x-idempotent-replayed: true`.
     """
 
     @_typing.overload
@@ -54,8 +54,8 @@ class OrderCommandServiceStub:
 class OrderCommandServiceAsyncStub(OrderCommandServiceStub):
     """Changes orders. A command is acknowledged once its events are durably in the log. Repeating a command that changes
     nothing (the same status, the same address) succeeds without an event. Call metadata that goes into the events:
-    `traceparent`, `x-actor`, `x-correlation-id`, `x-causation-id`. An answer that was stored for its request id and is
-    given again carries the trailing metadata `x-idempotent-replayed: true`.
+    `traceparent`, `x-actor`, `x-correlation-id`, `x-causation-id` (128 characters at most), `x-reason` (500). An answer that
+    was stored for its request id and is given again carries the trailing metadata `x-idempotent-replayed: true`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -75,8 +75,8 @@ class OrderCommandServiceAsyncStub(OrderCommandServiceStub):
 class OrderCommandServiceServicer(metaclass=_abc_1.ABCMeta):
     """Changes orders. A command is acknowledged once its events are durably in the log. Repeating a command that changes
     nothing (the same status, the same address) succeeds without an event. Call metadata that goes into the events:
-    `traceparent`, `x-actor`, `x-correlation-id`, `x-causation-id`. An answer that was stored for its request id and is
-    given again carries the trailing metadata `x-idempotent-replayed: true`.
+    `traceparent`, `x-actor`, `x-correlation-id`, `x-causation-id` (128 characters at most), `x-reason` (500). An answer that
+    was stored for its request id and is given again carries the trailing metadata `x-idempotent-replayed: true`.
     """
 
     @_abc_1.abstractmethod
