@@ -9,11 +9,14 @@
     │   ├── EventTooLarge                INVALID_ARGUMENT
     │   ├── Overloaded                   RESOURCE_EXHAUSTED
     │   ├── StoreUnavailable             UNAVAILABLE
+    │   ├── LogHalted                    UNAVAILABLE
     │   ├── ShuttingDown                 UNAVAILABLE
     │   ├── ReadModelBehind              ABORTED
     │   ├── HistoryChanged               FAILED_PRECONDITION
     │   ├── DependencyUnavailable        UNAVAILABLE
     │   ├── DeadlinePassed               DEADLINE_EXCEEDED
+    │   ├── AggregateNotFound            NOT_FOUND
+    │   ├── NotReached                   OUT_OF_RANGE
     │   └── Rejected                     a rule of the domain said no; the domain names code and reason
     └── OperatorError                stops a process: an operator must act; the message says how
         ├── SchemaMismatch
@@ -159,6 +162,17 @@ class StoreUnavailable(ServiceError):
     retry_after_seconds = 0.5
 
 
+class LogHalted(ServiceError):
+    """The log is not the history that it was, or not the stream's: nothing is appended until an operator has acted."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "LOG_HALTED"
+    retry_after_seconds = 5.0
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"no command is taken until an operator has acted, and nothing was done: {why}")
+
+
 class ShuttingDown(ServiceError):
     """The server drains and takes no new work."""
 
@@ -190,14 +204,14 @@ class ReadModelBehind(ServiceError):
 
 
 class HistoryChanged(ServiceError):
-    """The consistency token is of a history that was replaced."""
+    """The token, or what was read before, is of a history that was replaced."""
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "HISTORY_CHANGED"
 
     def __init__(self, token_epoch: str, current_epoch: str) -> None:
         super().__init__(
-            "the consistency token is of a history that was replaced: drop it and read again",
+            "the log was restored from a backup, and the token is of the history before that: drop it and read again",
             {"token_epoch": token_epoch, "current_epoch": current_epoch},
         )
 
@@ -220,6 +234,31 @@ class DeadlinePassed(ServiceError):
         super().__init__("the deadline passed before the work began, and nothing was done")
 
 
+class AggregateNotFound(ServiceError):
+    """No aggregate has the id, or it did not exist yet."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "AGGREGATE_NOT_FOUND"
+
+    def __init__(self, aggregate_id: str, when: str = "") -> None:
+        super().__init__(
+            f"no aggregate has the id {aggregate_id}{f' {when}' if when else ''}", {"aggregate_id": aggregate_id}
+        )
+
+
+class NotReached(ServiceError):
+    """The version or position asked for lies ahead."""
+
+    code = grpc.StatusCode.OUT_OF_RANGE
+    reason = "NOT_REACHED"
+
+    def __init__(self, what: str, requested: int, current: int) -> None:
+        super().__init__(
+            f"{what} {requested} is not reached yet: the newest is {current}",
+            {"requested": str(requested), "current": str(current)},
+        )
+
+
 class Rejected(ServiceError):
     """A rule of the domain refused; nothing has changed."""
 
@@ -239,8 +278,23 @@ class SchemaMismatch(OperatorError):
     """A database's schema is not the one that this code was written for."""
 
 
+_MEND_HISTORY = (
+    "`orderstream stream reset` shows what differs, and makes anew from the log what is made from it; if the settings "
+    "name the wrong stream or log, correct them instead"
+)
+
+
 class HistoryDiverged(OperatorError):
-    """Two of log, stream and checkpoint tell different histories."""
+    """Two of log, stream and checkpoint tell different histories.
+
+    Args:
+        difference: what differs, and between which two.
+        mending: what to do about it.
+    """
+
+    def __init__(self, difference: str, mending: str = _MEND_HISTORY) -> None:
+        super().__init__(f"{difference}; {mending}")
+        self.difference = difference
 
 
 class LogInUse(OperatorError):

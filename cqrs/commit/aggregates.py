@@ -1,16 +1,14 @@
-"""Aggregate states in memory: folded from events, cached between batches."""
+"""Aggregate states in memory, cached between batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from cachetools import LRUCache
 from google.protobuf.message import Message
 
-from cqrs.commit.command import AggregateType
 from cqrs.errors import OrderstreamError
-from cqrs.records import EventRecord
 
 
 class UnknownEvent(OrderstreamError):
@@ -36,22 +34,30 @@ AggregateState = LoadedAggregate | UnreadableAggregate | None
 
 
 class AggregateCache:
-    """The newest states of the aggregates that were used last, and the fold that makes them.
+    """The newest states of the aggregates that were used last.
 
     Used by the committer alone, which never touches it from two threads at once.
     """
 
-    def __init__(self, types: Iterable[AggregateType], max_aggregates: int) -> None:
-        self._types: Mapping[str, AggregateType] = {type_.name: type_ for type_ in types}
-        self._cached: LRUCache[str, LoadedAggregate] = LRUCache(max_aggregates)
+    def __init__(self, max_aggregates: int) -> None:
+        # Not cachetools: each command asks for what is not there, or puts what is new, and pays 2 µs for that there.
+        self._cached: OrderedDict[str, LoadedAggregate] = OrderedDict()
+        self._max_aggregates = max_aggregates
 
     def get(self, aggregate_id: str) -> LoadedAggregate | None:
         """The cached state, if there is one."""
-        return self._cached.get(aggregate_id)
+        found = self._cached.get(aggregate_id)
+        if found is not None:
+            self._cached.move_to_end(aggregate_id)
+        return found
 
     def put(self, aggregate_id: str, aggregate: LoadedAggregate) -> None:
         """Remember a state that is committed."""
-        self._cached[aggregate_id] = aggregate
+        cached = self._cached
+        cached[aggregate_id] = aggregate
+        cached.move_to_end(aggregate_id)
+        if len(cached) > self._max_aggregates:
+            cached.popitem(last=False)
 
     def evict(self, aggregate_ids: Iterable[str]) -> None:
         """Forget these."""
@@ -64,21 +70,3 @@ class AggregateCache:
 
     def __len__(self) -> int:
         return len(self._cached)
-
-    def fold(self, events: Sequence[EventRecord]) -> AggregateState:
-        """The aggregate after all its `events`; None if there are none."""
-        if not events:
-            return None
-        first = events[0]
-        type_ = self._types.get(first.aggregate_type)
-        if type_ is None:
-            return UnreadableAggregate(
-                f"event {first.position} is of aggregate type {first.aggregate_type}, unknown here"
-            )
-        state = type_.state()
-        for event in events:
-            message = type_.events.get(event.event_type)
-            if message is None:
-                return UnreadableAggregate(f"event {event.position} is a {event.event_type}, unknown here")
-            type_.evolve(state, message.FromString(event.data))
-        return LoadedAggregate(type_.name, state, events[-1].version)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
@@ -25,6 +25,10 @@ class AggregateType:
     """The event messages by full name."""
 
 
+CallMetadataPairs = Iterable[tuple[str, str | bytes]] | None
+"""A call's metadata, as gRPC has it."""
+
+
 class CallMetadata(NamedTuple):
     """What a call's metadata says of who and what caused it; goes into the events."""
 
@@ -32,17 +36,18 @@ class CallMetadata(NamedTuple):
     causation_id: str | None = None
     actor: str | None = None
     traceparent: str | None = None
+    reason: str | None = None
 
 
 Decision = Callable[[Any, Timestamp, Sequence[Any]], Sequence[Message]]
 """(state or None, now, the referred aggregates' states or None) → events, or a raised Rejection."""
 
-Response = Callable[[Any, int, str], Message]
-"""(state after the command, its version, consistency token) → the response."""
+Response = Callable[[Any, int, str], bytes]
+"""(state after the command, its version, consistency token) → the response message, serialised."""
 
 
 class Submission(Protocol):
-    """What is handed to the committer: a request that becomes a command when its batch is made up.
+    """What is handed to the committer: a request that becomes commands when its batch is made up.
 
     Checked and built there, many in a row, a command costs a third of what it does in between two calls of a busy
     server, when everything has left the processor's caches (docs/adr/0012-requests-are-checked-in-their-batch.md).
@@ -54,16 +59,39 @@ class Submission(Protocol):
         ...
 
     @property
-    def deadline(self) -> float | None:
-        """Loop time after which nobody waits for the outcome; None: none was set."""
+    def commands(self) -> int:
+        """How many commands it holds, about: the queue is bounded by it."""
         ...
 
-    def prepare(self) -> Command:
-        """The command.
+    @property
+    def deadline(self) -> float | None:
+        """`time.monotonic()` after which nobody waits for the outcome; None: none was set."""
+        ...
+
+    @property
+    def paced(self) -> bool:
+        """Its sender has few of them under way at a time: it is not refused because too much waits."""
+        ...
+
+    @property
+    def abandoned(self) -> bool:
+        """Nobody waits any more: it need not be looked at."""
+        ...
+
+    def prepare(self) -> Sequence[Command | Exception]:
+        """The commands, in order; an error in the place of one that is malformed.
 
         Raises:
-            ServiceError: the request is malformed.
+            ServiceError: the request as a whole is malformed.
         """
+        ...
+
+    def answer(self, outcomes: Sequence[Outcome | Exception]) -> None:
+        """Tell who waits: one outcome for each command, in order."""
+        ...
+
+    def refuse(self, error: Exception) -> None:
+        """Tell who waits that nothing was done, or that what was done is not known; the error says which."""
         ...
 
 

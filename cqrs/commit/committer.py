@@ -12,25 +12,34 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from cqrs import failpoints
-from cqrs.commit.aggregates import AggregateCache, AggregateState, LoadedAggregate
+from cqrs.commit.aggregates import AggregateState
+from cqrs.commit.appender import Appender, CommitHadNoEffect
 from cqrs.commit.command import Command, Outcome, Submission
 from cqrs.commit.metrics import CommitMetrics
-from cqrs.commit.plan import Plan, Planner
-from cqrs.commit.queue import CommandQueue, CommitLimits, PendingCommand
-from cqrs.errors import StoreUnavailable, detach
-from cqrs.records import EventRecord, LogHead
+from cqrs.commit.plan import Plan
+from cqrs.commit.queue import Batch, CommandQueue, CommitLimits
+from cqrs.errors import HistoryDiverged, LogHalted, StoreUnavailable, detach
+from cqrs.records import EventRecord
 from cqrs.serving.logging import get_logger
 from cqrs.serving.stop import StopSignal
-from cqrs.store.port import CommitUncertain, EventStore, StoreError
+from cqrs.store.port import CommitUncertain, StoreError, WriteRefused
 
 _T = TypeVar("_T")
 
 _log = get_logger(__name__)
 
-_RESOLVE_TRIES = 10
-_RESOLVE_PAUSE_SECONDS = 0.5
 _PROBE_SECONDS = 1.0
+
+_RETRY_PAUSES_SECONDS = (0.0, 0.1, 0.3)
+"""Between the attempts at a batch of which nothing took effect: a connection that an idle firewall or a restarted
+database has cut is mended by the next attempt, and nobody needs to know."""
+
+_RETRY_WITHIN_SECONDS = 1.0
+"""An attempt that failed so late is not followed by another, unless the write DB is known to work again: the callers
+have waited long enough."""
+
+OnCommit = Callable[[Sequence[EventRecord], Mapping[str, AggregateState]], None]
+"""(events of a commit, the aggregates that its batch touched, as they are after it)."""
 
 
 class Committer:
@@ -38,59 +47,61 @@ class Committer:
 
     def __init__(
         self,
-        store: EventStore,
-        aggregates: AggregateCache,
-        planner: Planner,
+        appender: Appender,
         metrics: CommitMetrics,
         *,
         limits: CommitLimits,
-        on_commit: Callable[[Sequence[EventRecord]], None],
+        on_commit: OnCommit,
         on_store_health: Callable[[str | None], None],
     ) -> None:
         """Build it; `run` makes it work.
 
         Args:
-            store: where to append.
-            aggregates: the cache of states; nobody else may use it.
-            planner: decides.
+            appender: decides and writes a batch; nobody else may use it.
             metrics: what operators see.
             limits: bounds on queue and batches.
-            on_commit: told the events of each commit that wrote any, once they are durable.
+            on_commit: told of each commit that wrote events, once they are durable.
             on_store_health: told why the store does not work, or None when it does.
         """
-        self._store = store
-        self._aggregates = aggregates
-        self._planner = planner
+        self._appender = appender
         self._metrics = metrics
         self._on_commit = on_commit
         self._on_store_health = on_store_health
         self._queue = CommandQueue(limits, metrics)
-        self._head: LogHead | None = None
         self._unhealthy = False
-        self._loop: asyncio.AbstractEventLoop
+        self._halted = ""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="committer")
 
-    async def submit(self, submission: Submission) -> Outcome:
-        """Execute a command; returns once its events are durable.
+    def submit(self, submission: Submission) -> None:
+        """Take commands in; `submission` is told their outcomes once their events are durable.
 
-        Cancelling the caller drops the command if it is not decided yet, and never cancels a commit.
+        It is told one outcome for each command: an Outcome, InvalidRequest (it is malformed), VersionConflict,
+        RequestIdReused and the like, or whatever the decision raised. Or it is refused as a whole: InvalidRequest,
+        DeadlinePassed (before anything was done), StoreUnavailable (the write DB failed), LogHalted, or the error of a
+        defect.
 
         Raises:
-            InvalidRequest: the request is malformed.
-            Overloaded: too much waits; the command was not taken.
-            ShuttingDown: the server drains; the command was not taken.
-            DeadlinePassed: its deadline passed before it was decided; nothing was done.
-            StoreUnavailable: the write DB failed.
-            ServiceError: version conflict, request id reused and the like.
-            Exception: whatever the decision raised.
+            Overloaded: too much waits; the commands were not taken.
+            ShuttingDown: the server drains; the commands were not taken.
+            LogHalted: an operator must act; the commands were not taken.
         """
-        return await self._queue.put(submission)
+        if self._halted:
+            raise LogHalted(self._halted)
+        self._queue.put(submission)
+
+    def halt(self, why: str) -> None:
+        """Refuse commands from here on, as there are two histories; empty: there are not, take them again."""
+        self._halted = why
 
     async def run(self) -> None:
         """Commit batch after batch until `close`; then what still waits is committed and this returns."""
         while (batch := await self._queue.take()) is not None:
-            if batch:
+            if batch.commands and self._halted:
+                batch.refuse(LogHalted(self._halted))  # they waited when it was found out
+            elif batch.commands:
                 await self._process(batch)
+            else:
+                batch.answer(())
 
     async def watch_store(self, stop: StopSignal) -> None:
         """Until `stop`: when the store has failed, try every second whether it works again.
@@ -100,8 +111,8 @@ class Committer:
         while not await stop.wait_for(_PROBE_SECONDS):
             if self._unhealthy:
                 try:
-                    await self.on_writer_thread(self._probe)
-                except (StoreError, CommitUncertain) as error:
+                    await self.on_writer_thread(self._appender.probe)
+                except (StoreError, CommitUncertain, HistoryDiverged) as error:
                     self._not_healthy(str(error))
                 else:
                     _log.info("the write DB works again")
@@ -119,121 +130,94 @@ class Committer:
         """Give the thread back, once `run` has ended."""
         self._thread.shutdown(wait=True)
 
-    async def _process(self, batch: list[PendingCommand]) -> None:
-        commands = [pending.command for pending in batch]
+    async def _process(self, batch: Batch) -> None:
+        commands = batch.commands
         started = time.perf_counter()
         try:
-            plan = await self._commit(commands)
-        except (StoreError, CommitUncertain) as error:
-            self._fail(batch, error)
+            plan = await self._commit_with_retries(commands)
+        except WriteRefused as error:
+            _log.error("the write DB refused a batch: its commands are tried one by one", error=str(error))
+            self._appender.forget()
+            batch.answer([await self._commit_alone(command) for command in commands])
             return
-        except Exception as error:  # noqa: BLE001 - logged here, and answered to all who wait
-            # Whether it was committed is not known here, so nothing is tried again: a request id makes a repeat safe.
-            _log.exception("batch failed by a defect", commands=len(batch))
-            self._forget()
-            detach(error)
-            for pending in batch:
-                pending.answer(error)
+        except Exception as error:  # noqa: BLE001 - logged there, and answered to all who wait
+            batch.refuse(self._failure(error, len(commands)))
             return
         self._accept(plan)
-        for pending, outcome in zip(batch, plan.outcomes, strict=True):
-            pending.answer(outcome)
+        batch.answer(plan.outcomes)
         metrics = self._metrics
         metrics.commit_seconds.observe(time.perf_counter() - started)
-        metrics.batch_commands.observe(len(batch))
+        metrics.batch_commands.observe(len(commands))
         metrics.events.inc(len(plan.events))
-        metrics.replayed.inc(sum(isinstance(outcome, Outcome) and outcome.replayed for outcome in plan.outcomes))
-        metrics.cached_aggregates.set(len(self._aggregates))
+        metrics.replayed.inc(plan.replayed)
+        metrics.cached_aggregates.set(self._appender.cached_aggregates)
         metrics.head_position.set(plan.head.position)
 
-    async def _commit(self, commands: Sequence[Command]) -> Plan:
-        head = self._head
-        if head is None:
-            head = await self.on_writer_thread(self._store.read_head)
-        states = await self._states(commands)
-        plan = self._planner.plan(head, commands, states, {}, _now_micros())
-        self._loop = asyncio.get_running_loop()
-        return await self.on_writer_thread(lambda: self._execute(commands, states, plan))
-
-    async def _states(self, commands: Sequence[Command]) -> dict[str, AggregateState]:
-        """The states that the commands need: from memory, the others by one SELECT."""
-        states: dict[str, AggregateState] = {}
-        missing: list[str] = []
-        for command in commands:
-            for id_ in (command.aggregate_id, *(reference_id for _, reference_id in command.references)):
-                if id_ not in states:
-                    cached = self._aggregates.get(id_)
-                    states[id_] = cached
-                    if cached is None and not (command.is_new and id_ == command.aggregate_id):
-                        missing.append(id_)
-        if missing:
-            loaded = await self.on_writer_thread(lambda: self._store.load(missing))
-            states.update(self._fold(loaded))
-        return states
-
-    def _execute(self, commands: Sequence[Command], states: Mapping[str, AggregateState], plan: Plan) -> Plan:
-        """Commit the plan, on the writer's thread. Decides again if the log is not what the plan was made for."""
-        try:
-            with self._store.begin_append() as transaction:
-                head = transaction.head
-                request_ids = [command.request_id for command in commands if command.request_id is not None]
-                stored = transaction.find_results(request_ids) if request_ids else {}
-                if head != plan.base:
-                    states = self._fold(transaction.load(list(states)))
-                    self._aggregates.clear()
-                if stored or head != plan.base:
-                    self._metrics.replanned.inc()
-                    plan = self._planner.plan(head, commands, states, stored, _now_micros())
-                if plan.writes:
-                    transaction.append(plan.events, plan.results, plan.head)
-                    transaction.commit()
-        except CommitUncertain as error:
-            self._loop.call_soon_threadsafe(self._not_healthy, "a COMMIT has not been answered")
-            effect = self._took_effect(plan)
-            if effect is None:
-                raise
-            if not effect:
-                raise StoreError("COMMIT failed, and did not take effect") from error
-        failpoints.reach("committer.before_answer")
-        return plan
-
-    def _probe(self) -> None:
-        with self._store.begin_append():
-            pass  # the head could be locked, and is let go again
-
-    def _took_effect(self, plan: Plan) -> bool | None:
-        """Whether a COMMIT whose reply was lost happened: ask under the lock, when its transaction must have ended.
-
-        None: the write DB could not be asked.
-        """
-        for attempt in range(1, _RESOLVE_TRIES + 1):
+    async def _commit_with_retries(self, commands: Sequence[Command]) -> Plan:
+        """Commit a batch. Tried again is only what certainly had no effect."""
+        give_up_at = time.monotonic() + _RETRY_WITHIN_SECONDS
+        for attempt, pause in enumerate(_RETRY_PAUSES_SECONDS):
             try:
-                with self._store.begin_append() as transaction:
-                    if plan.events:
-                        found = transaction.event_id_at(plan.head.position) == plan.events[-1].event_id
-                    else:
-                        last = plan.results[-1]
-                        found = transaction.find_results([last.request_id]).get(last.request_id) == last
-                _log.warning("a COMMIT without a reply was looked up", took_effect=found, position=plan.head.position)
-                return found
+                return await self._commit(commands)
+            except WriteRefused:
+                raise
             except StoreError as error:
-                _log.error("cannot look up a COMMIT without a reply", attempt=attempt, error=str(error))
-                if attempt < _RESOLVE_TRIES:
-                    time.sleep(_RESOLVE_PAUSE_SECONDS)
-        return None
+                self._appender.forget()
+                self._metrics.store_errors.inc()
+                if time.monotonic() > give_up_at and not isinstance(error, CommitHadNoEffect):
+                    raise
+                if attempt:  # a connection that was cut says nothing about the database
+                    self._not_healthy(str(error))
+                _log.warning("a transaction failed, trying again", commands=len(commands), error=str(error))
+            await asyncio.sleep(pause)
+        return await self._commit(commands)
 
-    def _fold(self, loaded: Mapping[str, list[EventRecord]]) -> dict[str, AggregateState]:
-        return {aggregate_id: self._aggregates.fold(events) for aggregate_id, events in loaded.items()}
+    async def _commit(self, commands: Sequence[Command]) -> Plan:
+        plan = self._appender.decide_ahead(commands)
+        loop = asyncio.get_running_loop()
+
+        def in_doubt() -> None:
+            loop.call_soon_threadsafe(self._not_healthy, "a COMMIT has not been answered")
+
+        return await self.on_writer_thread(lambda: self._appender.execute(commands, plan, in_doubt))
+
+    async def _commit_alone(self, command: Command) -> Outcome | Exception:
+        """One command of a batch that was refused: either it is the bad one, or it must not suffer from that."""
+        try:
+            plan = await self._commit((command,))
+        except Exception as error:  # noqa: BLE001 - logged there, and answered
+            return self._failure(error, 1)
+        self._accept(plan)
+        return plan.outcomes[0]
 
     def _accept(self, plan: Plan) -> None:
         """The plan is durable: its states are now the current ones."""
-        self._head = plan.head
-        for aggregate_id, state in plan.states.items():
-            if isinstance(state, LoadedAggregate):
-                self._aggregates.put(aggregate_id, state)
+        self._appender.accept(plan)
         self._healthy()
         if plan.events:
-            self._on_commit(plan.events)
+            self._on_commit(plan.events, plan.states)
+
+    def _failure(self, error: Exception, commands: int) -> Exception:
+        """Nothing that is in memory can be relied on any more; returns what to answer."""
+        self._appender.forget()
+        if isinstance(error, HistoryDiverged):
+            self._not_healthy(str(error))
+            _log.error("the log is not what it was: an operator must act", commands=commands, error=str(error))
+            return LogHalted(str(error))
+        if isinstance(error, (StoreError, CommitUncertain)) and not isinstance(error, WriteRefused):
+            self._metrics.store_errors.inc()
+            self._not_healthy(str(error))
+            _log.error("the write DB failed", commands=commands, error=str(error), cause=repr(error.__cause__))
+            unknown = isinstance(error, CommitUncertain)
+            text = (
+                "the outcome is unknown: repeat the command with its request id"
+                if unknown
+                else "nothing was done: retry"
+            )
+            return StoreUnavailable(f"the write DB is not available; {text}")
+        # Whether it was committed is not known here, so nothing is tried again: a request id makes a repeat safe.
+        _log.error("commands failed by a defect", commands=commands, exc_info=error)
+        return detach(error)
 
     def _healthy(self) -> None:
         self._unhealthy = False
@@ -242,26 +226,3 @@ class Committer:
     def _not_healthy(self, why: str) -> None:
         self._unhealthy = True
         self._on_store_health(why)
-
-    def _forget(self) -> None:
-        self._head = None
-        self._aggregates.clear()
-
-    def _fail(self, batch: Sequence[PendingCommand], error: Exception) -> None:
-        """The write DB failed: nothing that is in memory can be relied on, and everybody in the batch is told."""
-        self._forget()
-        self._metrics.store_errors.inc()
-        self._not_healthy(str(error))
-        _log.error("the write DB failed", commands=len(batch), error=str(error), cause=repr(error.__cause__))
-        unknown = isinstance(error, CommitUncertain)
-        for pending in batch:
-            text = (
-                "the outcome is unknown: repeat the command with its request id"
-                if unknown
-                else "nothing was done: retry"
-            )
-            pending.answer(StoreUnavailable(f"the write DB is not available; {text}"))
-
-
-def _now_micros() -> int:
-    return time.time_ns() // 1000

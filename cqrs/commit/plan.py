@@ -15,7 +15,7 @@ from cqrs.commit.aggregates import AggregateState, LoadedAggregate, UnknownEvent
 from cqrs.commit.command import Command, Outcome
 from cqrs.errors import AggregateIdTaken, EventTooLarge, RequestIdReused, VersionConflict, detach
 from cqrs.ids import new_id
-from cqrs.records import EventRecord, LogHead, chain_hash, to_timestamp
+from cqrs.records import EventRecord, LogHead, hash_columns, to_timestamp
 from cqrs.store.port import StoredResult
 from cqrs.tokens import encode_token_bytes
 
@@ -37,6 +37,8 @@ class Plan:
     """One for each command, in order: what to answer once the plan is committed."""
     states: dict[str, AggregateState] = field(default_factory=dict)
     """The aggregates that the batch touched, as they are after it."""
+    replayed: int = 0
+    """How many outcomes are stored ones, given again."""
 
     @property
     def writes(self) -> bool:
@@ -96,14 +98,14 @@ class _Batch:
 
     def decide(self, command: Command, known: dict[str, StoredResult]) -> Outcome:
         """Decide one command. Order of the checks (invariant 4): request id, expected version, rules."""
-        request_id = command.request_id
+        plan, request_id = self._plan, command.request_id
         if request_id is not None:
             result = known.get(request_id)
             if result is not None:
                 if result.fingerprint != command.fingerprint:
                     raise RequestIdReused(request_id)
+                plan.replayed += 1
                 return Outcome(result.response, replayed=True)
-        plan = self._plan
         loaded = self._state(command.aggregate_id)
         version = 0 if loaded is None else loaded.version
         if loaded is not None and loaded.type_name != command.aggregate_type.name:
@@ -117,7 +119,7 @@ class _Batch:
         if loaded is None:
             raise RuntimeError(f"{command.method} decided nothing for an aggregate that does not exist")
         token = encode_token_bytes(self._epoch, plan.head.position)
-        response = command.respond(loaded.state, loaded.version, token).SerializeToString()
+        response = command.respond(loaded.state, loaded.version, token)
         if request_id is not None:
             result = StoredResult(request_id, command.fingerprint, response, self._record_time)
             known[request_id] = result
@@ -167,8 +169,8 @@ class _Batch:
                 metadata.traceparent,
                 data,
             )
-            previous_hash = chain_hash(previous_hash, columns)
-            records.append(EventRecord(*columns, previous_hash))
+            previous_hash = hash_columns(previous_hash, columns, metadata.reason)
+            records.append(EventRecord(*columns, previous_hash, metadata.reason))
         plan.events.extend(records)
         plan.head = LogHead(position, previous_hash, plan.head.epoch, self._record_time)
         after = LoadedAggregate(type_.name, state, version)

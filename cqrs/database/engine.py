@@ -1,30 +1,24 @@
-"""SQLAlchemy engines for the write DB and the read DB.
-
-SQLite runs in WAL mode, through the `pysqlite3` wheel, whose SQLite has the fix for the WAL-reset corruption
-(3.51.3).
-"""
+"""SQLAlchemy engines for the write DB and the read DB, by URL."""
 
 from __future__ import annotations
 
-import sqlite3
-from importlib import import_module
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.exc import ArgumentError
 
+from cqrs.database.backend import Backend, EngineOptions
+from cqrs.database.postgresql import Postgresql
+from cqrs.database.sqlite import Sqlite
 from cqrs.errors import ConfigurationError
 
-OLDEST_SQLITE = (3, 51, 3)
-"""Older ones can corrupt a WAL when two connections checkpoint at once (https://sqlite.org/wal.html#walresetbug)."""
-
-_STATEMENT_CACHE = 512
-"""Prepared statements kept by a connection: multi-row inserts have one text per row count."""
-
 _BUSY_TIMEOUT_SECONDS = 10.0
+
+_POSTGRESQL = Postgresql()
+_BACKENDS: Mapping[str, Backend] = {"sqlite": Sqlite(), "postgresql": _POSTGRESQL, "postgres": _POSTGRESQL}
 
 
 def open_engine(
@@ -34,74 +28,63 @@ def open_engine(
     durable: bool = False,
     connections: int = 1,
     busy_timeout_seconds: float = _BUSY_TIMEOUT_SECONDS,
+    snapshot: bool = True,
+    application_name: str = "orderstream",
 ) -> sa.Engine:
     """An engine for `url`.
 
     Args:
-        url: SQLAlchemy URL; `sqlite:///FILE`.
-        access: "write" begins transactions with BEGIN IMMEDIATE, "read" with BEGIN (a snapshot).
-        durable: fsync each commit before it returns (`synchronous=FULL`), not only each checkpoint.
+        url: `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/DATABASE`.
+        access: "read" can only read, and all statements of a transaction see the same moment.
+        durable: a commit has reached the disk when it returns (on SQLite not only with the next checkpoint).
         connections: the most connections that are open at a time.
         busy_timeout_seconds: how long a statement waits for another connection's lock before it fails.
+        snapshot: False for "read" whose transactions are of one statement each: that saves round trips.
+        application_name: what the database's operator sees, where there is such a thing.
 
     Raises:
         ConfigurationError: the URL is of an unsupported database, or the SQLite library is too old.
     """
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        raise ConfigurationError(f"{parsed.render_as_string()}: only sqlite:///FILE is supported")
-    if parsed.database in (None, "", ":memory:"):
-        raise ConfigurationError(f"{url}: name a file, as in sqlite:////var/lib/orderstream/write.db")
-    engine = sa.create_engine(
-        parsed,
-        module=_sqlite_module(),
-        poolclass=QueuePool,
-        pool_size=connections,
-        max_overflow=0,
-        connect_args={
-            "check_same_thread": False,
-            "timeout": busy_timeout_seconds,
-            "cached_statements": _STATEMENT_CACHE,
-            "isolation_level": None,
-        },
-    )
-    begin = "BEGIN IMMEDIATE" if access == "write" else "BEGIN"
+    parsed = _parsed(url)
+    options = EngineOptions(access, durable, connections, busy_timeout_seconds, snapshot, application_name)
+    return backend_of(parsed).open(parsed, options)
 
-    @sa.event.listens_for(engine, "connect")
-    def _configure(connection: Any, _record: object) -> None:
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.execute("PRAGMA temp_store = MEMORY")
-        cursor.execute("PRAGMA cache_size = -65536")
-        cursor.close()
 
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(begin)
+def backend_of(url: str | sa.URL) -> Backend:
+    """What is particular to the database behind `url`.
 
-    return engine
+    Raises:
+        ConfigurationError: it is of an unsupported one.
+    """
+    parsed = _parsed(url) if isinstance(url, str) else url
+    backend = _BACKENDS.get(parsed.get_backend_name())
+    if backend is None:
+        raise ConfigurationError(f"{shown(parsed)}: give sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE")
+    return backend
 
 
 def database_file(url: str) -> Path:
     """The file behind an SQLite URL."""
-    database = make_url(url).database
+    database = _parsed(url).database
     if not database:
-        raise ConfigurationError(f"{url}: name a file")
+        raise ConfigurationError(f"{shown(url)}: name a file")
     return Path(database)
 
 
-def _sqlite_module() -> ModuleType:
-    module: ModuleType
+def shown(url: str | sa.URL) -> str:
+    """The URL as it may be shown: without its password."""
+    parsed = _parsed(url) if isinstance(url, str) else url
+    if "password" in parsed.query:
+        parsed = parsed.update_query_dict({"password": "***"})
+    return parsed.render_as_string(hide_password=True)
+
+
+def _parsed(url: str) -> sa.URL:
     try:
-        module = import_module("pysqlite3.dbapi2")
-    except ImportError:
-        module = sqlite3
-    if module.sqlite_version_info < OLDEST_SQLITE:
-        oldest = ".".join(map(str, OLDEST_SQLITE))
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        # From nothing: what cannot be read as a URL may have its password anywhere.
         raise ConfigurationError(
-            f"SQLite {module.sqlite_version} can corrupt a database in WAL mode; {oldest} or newer is needed: "
-            "install the pysqlite3 package"
-        )
-    return module
+            "a database's URL cannot be read: give sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE, with "
+            "special characters of the password as %XX"
+        ) from None

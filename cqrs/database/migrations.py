@@ -11,6 +11,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from cqrs.database.engine import backend_of, shown
 from cqrs.errors import SchemaMismatch
 
 
@@ -29,15 +30,15 @@ def upgrade_schema(engine: sa.Engine, schema: Schema) -> tuple[str | None, str]:
     Raises:
         SchemaMismatch: the database is of a revision that this code does not know.
     """
-    config = _config(schema)
-    with engine.connect() as connection:
-        before = _revision(connection)
+    table = _version_table(engine, schema)
+    config = _config(schema, table)
+    with engine.begin() as connection, backend_of(engine.url).migrating(connection):
+        # The revision is read when nobody else can be migrating any more.
+        before = _revision(connection, table)
         _refuse_unknown(schema, config, before)
-        with connection.begin_nested() if connection.in_transaction() else connection.begin():
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-        connection.commit()
-        after = _revision(connection)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        after = _revision(connection, table)
     return before, str(after)
 
 
@@ -47,15 +48,16 @@ def check_schema(engine: sa.Engine, schema: Schema) -> str:
     Raises:
         SchemaMismatch: it has another, or none. The message has the command that mends it.
     """
-    config = _config(schema)
+    table = _version_table(engine, schema)
+    config = _config(schema, table)
     with engine.connect() as connection:
-        found = _revision(connection)
+        found = _revision(connection, table)
     _refuse_unknown(schema, config, found)
     wanted = ScriptDirectory.from_config(config).get_current_head()
     if found is None or found != wanted:
         raise SchemaMismatch(
-            f"the {schema.name} ({_place(engine)}) is at schema revision {found or 'none'}, this code needs {wanted}: "
-            "run `orderstream db upgrade`"
+            f"the {schema.name} ({shown(engine.url)}) is at schema revision {found or 'none'}, this code needs "
+            f"{wanted}: run `orderstream db upgrade`"
         )
     return found
 
@@ -69,16 +71,17 @@ def _refuse_unknown(schema: Schema, config: Config, revision: str | None) -> Non
         )
 
 
-def _config(schema: Schema) -> Config:
+def _version_table(engine: sa.Engine, schema: Schema) -> str:
+    return backend_of(engine.url).version_table(schema.name)
+
+
+def _config(schema: Schema, version_table: str) -> Config:
     config = Config()
+    config.attributes["version_table"] = version_table
     config.set_main_option("script_location", str(schema.scripts).replace("%", "%%"))
     return config
 
 
-def _revision(connection: sa.Connection) -> str | None:
-    heads = MigrationContext.configure(connection).get_current_heads()
+def _revision(connection: sa.Connection, version_table: str) -> str | None:
+    heads = MigrationContext.configure(connection, opts={"version_table": version_table}).get_current_heads()
     return heads[0] if heads else None
-
-
-def _place(engine: sa.Engine) -> str:
-    return engine.url.render_as_string(hide_password=True)

@@ -7,18 +7,21 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cqrs.database.engine import database_file
+from cqrs.database.engine import backend_of, database_file
 from cqrs.errors import ConfigurationError, LogInUse
 
 
 @contextmanager
 def own_write_db(url: str) -> Iterator[None]:
-    """Hold the write DB for this process.
+    """Hold the write DB for this process, if it is a file; a database server has any number of clients.
 
     Raises:
         LogInUse: another process holds it.
         ConfigurationError: its folder cannot be used.
     """
+    if not backend_of(url).is_file:
+        yield
+        return
     file = database_file(url).resolve()
     lock = file.with_name(file.name + ".lock")
     try:

@@ -5,12 +5,13 @@ All methods are synchronous and may block: call them on a thread of their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from cqrs.errors import OrderstreamError
 from cqrs.records import EventRecord, LogHead
+from cqrs.snapshots.snapshot import Bound, Candidate, Outlook, Snapshot
 
 ENVELOPE_BYTES = 512
 """What an event takes on the wire beside its data, about: ids, metadata, hash."""
@@ -36,7 +37,42 @@ class StoreError(OrderstreamError):
     """The database cannot be reached, or refused a statement. Nothing of the transaction took effect."""
 
 
-class AppendTransaction(Protocol):
+class WriteRefused(StoreError):
+    """The database works, and refused what was to be written: another attempt would be refused as well."""
+
+
+class AggregateReader(Protocol):
+    """What loading aggregates needs: see cqrs/snapshots/loader.py."""
+
+    def read_outlook(self, aggregate_ids: Sequence[str], fingerprints: Sequence[bytes]) -> dict[str, Outlook]:
+        """Newest version of each of these aggregates, and its newest snapshot that has one of these fingerprints.
+
+        Those without events are left out.
+        """
+        ...
+
+    def read_tails(self, versions: Mapping[str, range]) -> list[EventRecord]:
+        """The events of these aggregates that have these versions: those of one together, and in version order.
+
+        The caller sees to it that they are not too many.
+        """
+        ...
+
+    def read_aggregate(
+        self, aggregate_id: str, from_version: int, limit: int, max_bytes: int | None = None
+    ) -> list[EventRecord]:
+        """At most `limit` events of one aggregate from a version on, in version order.
+
+        With `max_bytes`, no more than that with their envelopes, but at least one event if there is any.
+        """
+        ...
+
+    def read_snapshot(self, aggregate_id: str, bound: Bound, fingerprints: Sequence[bytes]) -> Candidate | None:
+        """The newest snapshot of an aggregate at or before `bound` that has one of these fingerprints."""
+        ...
+
+
+class AppendTransaction(AggregateReader, Protocol):
     """A transaction that holds the lock on the log's head, and so is the only one that can append."""
 
     @property
@@ -48,16 +84,20 @@ class AppendTransaction(Protocol):
         """The stored outcomes of these request ids."""
         ...
 
-    def load(self, aggregate_ids: Sequence[str]) -> dict[str, list[EventRecord]]:
-        """The events of these aggregates, in version order; an id without events has an empty list."""
+    def event_at(self, position: int) -> EventRecord | None:
+        """The event at a position, or None past the head."""
         ...
 
-    def event_id_at(self, position: int) -> str | None:
-        """The id of the event at a position, or None past the head."""
+    def aggregates_after(self, position: int) -> Iterable[str]:
+        """The aggregates that have events behind a position."""
         ...
 
     def append(self, events: Sequence[EventRecord], results: Sequence[StoredResult], head: LogHead) -> None:
-        """Write events, outcomes and the new head. `events` continue the old head without a gap."""
+        """Write events, outcomes and the new head. `events` continue the old head without a gap.
+
+        Raises:
+            WriteRefused: a version or a request id is taken, or a value cannot be stored.
+        """
         ...
 
     def commit(self) -> None:
@@ -69,7 +109,7 @@ class AppendTransaction(Protocol):
         ...
 
 
-class EventReader(Protocol):
+class EventReader(AggregateReader, Protocol):
     """The reading side: any thread, each call one read-only transaction."""
 
     def read_head(self) -> LogHead:
@@ -83,18 +123,35 @@ class EventReader(Protocol):
         """
         ...
 
-    def read_aggregate(
-        self, aggregate_id: str, from_version: int, limit: int, max_bytes: int | None = None
-    ) -> list[EventRecord]:
-        """At most `limit` events of one aggregate from a version on, in version order; `max_bytes` as above."""
+
+class SnapshotStore(Protocol):
+    """Where snapshots are kept. All of them can be lost at any time: they are made again."""
+
+    @property
+    def writes_snapshots_beside_commits(self) -> bool:
+        """Whether `write_snapshots` may be called while another thread appends; else only on that thread."""
         ...
 
-    def load(self, aggregate_ids: Sequence[str]) -> dict[str, list[EventRecord]]:
-        """As AppendTransaction.load, without the lock."""
+    def write_snapshots(self, new: Sequence[Snapshot], keep: int) -> None:
+        """Keep these, and with their fingerprints `keep` in all of each of their aggregates, the newest among them.
+
+        Deletes what cqrs/snapshots/thinning.py says, as those that are not of this log.
+
+        Raises:
+            StoreError: the database cannot be reached, or refused a statement.
+        """
+        ...
+
+    def drop_snapshots(self, aggregate_type: str | None, limit: int) -> int:
+        """Delete at most `limit` snapshots, of one type or of all; returns how many. Called as `write_snapshots` is."""
+        ...
+
+    def count_snapshots(self) -> int:
+        """How many there are. Any thread."""
         ...
 
 
-class EventStore(EventReader, Protocol):
+class EventStore(EventReader, SnapshotStore, Protocol):
     """Reading and appending. Appending is for one thread at a time."""
 
     def begin_append(self) -> AbstractContextManager[AppendTransaction]:
@@ -112,14 +169,6 @@ class EventStore(EventReader, Protocol):
     def close(self) -> None:
         """Close all connections."""
         ...
-
-
-def group_by_aggregate(aggregate_ids: Iterable[str], events: Iterable[EventRecord]) -> dict[str, list[EventRecord]]:
-    """Events by aggregate id, in the order given; ids without events have an empty list."""
-    groups: dict[str, list[EventRecord]] = {aggregate_id: [] for aggregate_id in aggregate_ids}
-    for event in events:
-        groups[event.aggregate_id].append(event)
-    return groups
 
 
 def within_bytes(events: Iterable[EventRecord], max_bytes: int | None) -> list[EventRecord]:

@@ -29,8 +29,13 @@ events = sa.Table(
     sa.Column("traceparent", sa.Text),
     sa.Column("data", sa.LargeBinary, nullable=False),
     sa.Column("hash", sa.LargeBinary, nullable=False),
+    sa.Column("reason", sa.Text),
     sa.UniqueConstraint("aggregate_id", "version", name="events_aggregate_version"),
 )
+
+for _column in (events.c.correlation_id, events.c.causation_id):
+    _present = _column.is_not(None)
+    sa.Index(f"events_{_column.name}", _column, events.c.position, postgresql_where=_present, sqlite_where=_present)
 
 log_head = sa.Table(
     "log_head",
@@ -58,4 +63,27 @@ command_results = sa.Table(
     sa.Column("response", sa.LargeBinary, nullable=False),
     sa.Column("record_time", sa.BigInteger, nullable=False),
     sa.Index("command_results_record_time", "record_time"),
+)
+
+snapshots = sa.Table(
+    "snapshots",
+    metadata,
+    sa.Column("aggregate_id", sa.Text, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+    sa.Column("aggregate_type", sa.Text, nullable=False),
+    sa.Column("record_time", sa.BigInteger, nullable=False),
+    sa.Column("fingerprint", sa.LargeBinary, nullable=False),
+    sa.Column("state", sa.LargeBinary, nullable=False),
+    sa.Column("checksum", sa.LargeBinary, nullable=False),
+    sa.PrimaryKeyConstraint("aggregate_id", "version", "fingerprint"),
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("expire_time", sa.BigInteger, nullable=False),
 )

@@ -1,63 +1,59 @@
-"""The event store on SQLAlchemy Core.
+"""The event store on SQLAlchemy Core, for SQLite and PostgreSQL.
 
 Invariant 2: the first statement of an appending transaction locks the head row (on SQLite BEGIN IMMEDIATE locks the
-database), so positions are given in commit order and without a gap. Rows go to the driver as one multi-row statement:
-SQLAlchemy's per-row work would cost a fifth of the throughput.
+database), so positions are given in commit order and without a gap. The statements are each database's own
+(`statements.py`); here are connections, transactions, and what the driver's errors mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from itertools import chain
-from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from cqrs import failpoints
-from cqrs.database.engine import open_engine
+from cqrs.database.engine import backend_of, open_engine, shown
 from cqrs.database.migrations import check_schema
 from cqrs.errors import ConfigurationError
 from cqrs.records import EventRecord, LogHead
-from cqrs.store.port import CommitUncertain, StoredResult, StoreError, group_by_aggregate, within_bytes
-from cqrs.store.schema import WRITE_SCHEMA, command_results, events, log_head
-
-_ROWS_PER_INSERT = 256
-_IDS_PER_SELECT = 500
-_ROWS_PER_FETCH = 32
-
-_READ_HEAD = "SELECT position, hash, epoch, record_time FROM log_head WHERE id = 1"
-_ADVANCE_HEAD = "UPDATE log_head SET position = ?, hash = ?, record_time = ? WHERE id = 1"
-_EVENT_ID_AT = "SELECT event_id FROM events WHERE position = ?"
-_READ_LOG = "SELECT * FROM events WHERE position >= ? ORDER BY position LIMIT ?"
-_READ_AGGREGATE = "SELECT * FROM events WHERE aggregate_id = ? AND version >= ? ORDER BY version LIMIT ?"
-_PRUNE_RESULTS = (
-    "DELETE FROM command_results WHERE request_id IN "
-    "(SELECT request_id FROM command_results WHERE record_time < ? ORDER BY record_time LIMIT ?)"
-)
+from cqrs.store.port import CommitUncertain, StoredResult, StoreError, WriteRefused, within_bytes
+from cqrs.store.schema import WRITE_SCHEMA, log_head
+from cqrs.store.sql_queries import SqlQueries
+from cqrs.store.sql_snapshots import SqlAggregateReads, SqlSnapshots
+from cqrs.store.statements import STATEMENTS, LogStatements
 
 
-class SqlEventStore:
+class SqlEventStore(SqlQueries, SqlSnapshots):
     """The write DB."""
 
-    def __init__(self, url: str, *, readers: int = 4) -> None:
-        """Open the write DB at `url`, with at most `readers` reading connections.
+    def __init__(self, url: str, *, readers: int = 4, application_name: str = "orderstream") -> None:
+        """Open the write DB at `url`.
+
+        Args:
+            url: `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/DATABASE`.
+            readers: reading connections, at most.
+            application_name: what the database's operator sees, where there is such a thing.
 
         Raises:
             SchemaMismatch: the schema is not that of this code.
-            ConfigurationError: the URL or the SQLite library will not do.
+            ConfigurationError: the database cannot be reached, or the URL or the SQLite library will not do.
         """
-        self._write_engine = open_engine(url, access="write", durable=True)
-        self._read_engine = open_engine(url, access="read", connections=readers)
+        self._write_engine = open_engine(url, access="write", durable=True, application_name=application_name)
+        self._read_engine = open_engine(url, access="read", connections=readers, application_name=application_name)
+        self._side_engine = open_engine(url, access="write", application_name=application_name)
+        self._backend = backend_of(url)
+        self._statements: LogStatements = STATEMENTS[self._write_engine.dialect.name]
         self._writer: sa.Connection | None = None
         try:
             check_schema(self._read_engine, WRITE_SCHEMA)
         except DBAPIError as error:
             self.close()
-            raise ConfigurationError(f"the write DB {url} cannot be opened: {error.orig}") from error
+            raise ConfigurationError(
+                f"the write DB {shown(url)} cannot be opened: {self._backend.explain(error)}"
+            ) from error
         except BaseException:
             self.close()
             raise
@@ -65,26 +61,20 @@ class SqlEventStore:
     def read_head(self) -> LogHead:
         """See EventReader."""
         with self._reading() as connection:
-            return _read_head(connection)
+            return _head(self._statements.read_head(connection))
 
     def read_log(self, from_position: int, limit: int, max_bytes: int | None = None) -> list[EventRecord]:
         """See EventReader."""
         with self._reading() as connection:
-            rows = connection.exec_driver_sql(_READ_LOG, (from_position, limit))
-            return within_bytes(_records(rows), max_bytes)
+            return within_bytes(self._statements.read_log(connection, from_position, limit, max_bytes), max_bytes)
 
     def read_aggregate(
         self, aggregate_id: str, from_version: int, limit: int, max_bytes: int | None = None
     ) -> list[EventRecord]:
-        """See EventReader."""
+        """See AggregateReader."""
         with self._reading() as connection:
-            rows = connection.exec_driver_sql(_READ_AGGREGATE, (aggregate_id, from_version, limit))
-            return within_bytes(_records(rows), max_bytes)
-
-    def load(self, aggregate_ids: Sequence[str]) -> dict[str, list[EventRecord]]:
-        """See EventReader."""
-        with self._reading() as connection:
-            return _load(connection, aggregate_ids)
+            found = self._statements.read_aggregate(connection, aggregate_id, from_version, limit, max_bytes)
+            return within_bytes(found, max_bytes)
 
     @contextmanager
     def begin_append(self) -> Iterator[_SqlTransaction]:
@@ -94,40 +84,53 @@ class SqlEventStore:
                 self._writer = self._write_engine.connect()
             transaction = self._writer.begin()
             try:
-                yield _SqlTransaction(self._writer, transaction)
+                yield _SqlTransaction(self._writer, transaction, self._statements)
             finally:
                 if transaction.is_active:
                     transaction.rollback()
+        except (IntegrityError, DataError) as error:
+            self._drop_writer()
+            raise WriteRefused(f"the write DB refused: {self._backend.explain(error)}") from error
         except DBAPIError as error:
-            self._drop_writer()
-            raise StoreError(f"the write DB refused: {error.orig}") from error
-        except CommitUncertain:
-            self._drop_writer()
+            self._reconnect()
+            raise StoreError(f"the write DB failed: {self._backend.explain(error)}") from error
+        except (CommitUncertain, StoreError):
+            self._reconnect()
             raise
 
     def prune_results(self, before: int, limit: int) -> int:
         """See EventStore."""
-        with self.begin_append() as transaction:
-            pruned = transaction.prune_results(before, limit)
-            if pruned:
-                transaction.commit()
-            return pruned
+        try:
+            with self._beside() as connection:
+                pruned = self._statements.prune_results(connection, before, limit)
+                failpoints.reach("store.before_prune_commit")
+                return pruned
+        except failpoints.Triggered as error:
+            raise StoreError("pruning failed, as a failpoint asked for") from error
 
     def close(self) -> None:
         """See EventStore."""
         self._drop_writer()
         self._write_engine.dispose()
         self._read_engine.dispose()
+        self._side_engine.dispose()
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
         try:
             with self._read_engine.connect() as connection:
                 yield connection
+        except (IntegrityError, DataError) as error:
+            raise WriteRefused(f"the write DB refused: {self._backend.explain(error)}") from error
         except DBAPIError as error:
-            raise StoreError(f"the write DB refused: {error.orig}") from error
+            raise StoreError(f"the write DB failed: {self._backend.explain(error)}") from error
         except PoolTimeout as error:
             raise StoreError("all reading connections of the write DB are in use") from error
+
+    def _reconnect(self) -> None:
+        """Use no present connection any more: after a fail-over, readers must not stay with the server that was."""
+        self._drop_writer()
+        self._read_engine.dispose()
 
     def _drop_writer(self) -> None:
         """Close the appending connection for good: after a failure its state is unknown."""
@@ -137,32 +140,34 @@ class SqlEventStore:
             writer.close()
 
 
-class _SqlTransaction:
-    def __init__(self, connection: sa.Connection, transaction: sa.RootTransaction) -> None:
+class _SqlTransaction(SqlAggregateReads):
+    def __init__(self, connection: sa.Connection, transaction: sa.RootTransaction, statements: LogStatements) -> None:
         self._connection = connection
         self._transaction = transaction
-        self.head = _read_head(connection)
+        self._statements = statements
+        self.head = _head(statements.lock_head(connection))
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        yield self._connection
 
     def find_results(self, request_ids: Sequence[str]) -> dict[str, StoredResult]:
-        found: dict[str, StoredResult] = {}
-        for start in range(0, len(request_ids), _IDS_PER_SELECT):
-            ids = tuple(request_ids[start : start + _IDS_PER_SELECT])
-            rows = self._connection.exec_driver_sql(_select_in("command_results", "request_id", len(ids)), ids)
-            found.update({row[0]: StoredResult._make(row) for row in rows})
-        return found
+        return {result.request_id: result for result in self._statements.find_results(self._connection, request_ids)}
 
-    def load(self, aggregate_ids: Sequence[str]) -> dict[str, list[EventRecord]]:
-        return _load(self._connection, aggregate_ids)
+    def read_aggregate(
+        self, aggregate_id: str, from_version: int, limit: int, max_bytes: int | None = None
+    ) -> list[EventRecord]:
+        found = self._statements.read_aggregate(self._connection, aggregate_id, from_version, limit, max_bytes)
+        return within_bytes(found, max_bytes)
 
-    def event_id_at(self, position: int) -> str | None:
-        row = self._connection.exec_driver_sql(_EVENT_ID_AT, (position,)).one_or_none()
-        return None if row is None else str(row[0])
+    def event_at(self, position: int) -> EventRecord | None:
+        return self._statements.event_at(self._connection, position)
+
+    def aggregates_after(self, position: int) -> Iterable[str]:
+        return self._statements.aggregates_after(self._connection, position)
 
     def append(self, new_events: Sequence[EventRecord], results: Sequence[StoredResult], head: LogHead) -> None:
-        self._insert(events.name, len(events.columns), new_events)
-        self._insert(command_results.name, len(command_results.columns), results)
-        if new_events:
-            self._connection.exec_driver_sql(_ADVANCE_HEAD, (head.position, head.hash, head.record_time))
+        self._statements.append(self._connection, new_events, results, head)
 
     def commit(self) -> None:
         try:
@@ -172,43 +177,8 @@ class _SqlTransaction:
         except (DBAPIError, failpoints.Triggered) as error:
             raise CommitUncertain("COMMIT failed; whether it took effect is not known") from error
 
-    def prune_results(self, before: int, limit: int) -> int:
-        return self._connection.exec_driver_sql(_PRUNE_RESULTS, (before, limit)).rowcount
 
-    def _insert(self, table: str, columns: int, rows: Sequence[tuple[Any, ...]]) -> None:
-        for start in range(0, len(rows), _ROWS_PER_INSERT):
-            part = rows[start : start + _ROWS_PER_INSERT]
-            self._connection.exec_driver_sql(_insert_rows(table, columns, len(part)), tuple(chain.from_iterable(part)))
-
-
-def _read_head(connection: sa.Connection) -> LogHead:
-    row = connection.exec_driver_sql(_READ_HEAD).one_or_none()
+def _head(row: Sequence[object] | None) -> LogHead:
     if row is None:
         raise StoreError(f"the write DB has no row in {log_head.name}: restore it from a backup")
     return LogHead._make(row)
-
-
-def _load(connection: sa.Connection, aggregate_ids: Sequence[str]) -> dict[str, list[EventRecord]]:
-    found: list[EventRecord] = []
-    for start in range(0, len(aggregate_ids), _IDS_PER_SELECT):
-        ids = tuple(aggregate_ids[start : start + _IDS_PER_SELECT])
-        statement = _select_in("events", "aggregate_id", len(ids)) + " ORDER BY aggregate_id, version"
-        found.extend(EventRecord._make(row) for row in connection.exec_driver_sql(statement, ids))
-    return group_by_aggregate(aggregate_ids, found)
-
-
-def _records(rows: sa.CursorResult[Any]) -> Iterator[EventRecord]:
-    """Rows as events, fetched as they are asked for."""
-    while part := rows.fetchmany(_ROWS_PER_FETCH):
-        yield from map(EventRecord._make, part)
-
-
-@cache
-def _insert_rows(table: str, columns: int, rows: int) -> str:
-    row = f"({','.join('?' * columns)})"
-    return f"INSERT INTO {table} VALUES {','.join([row] * rows)}"  # noqa: S608 - table names are our own
-
-
-@cache
-def _select_in(table: str, column: str, count: int) -> str:
-    return f"SELECT * FROM {table} WHERE {column} IN ({','.join('?' * count)})"  # noqa: S608 - as above

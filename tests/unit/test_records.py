@@ -43,6 +43,7 @@ records = st.builds(
     traceparent=st.none() | text,
     data=st.binary(max_size=50),
     hash=st.just(b""),
+    reason=st.none() | text,
 )
 
 
@@ -57,6 +58,9 @@ def test_the_form_of_the_hash_is_for_ever() -> None:
     columns = "e-7" + "order" + "o-1" + "orderstream.orders.v1.OrderCreated" + "r-1" + "Zoë"
     expected = sha256(GENESIS_HASH + numbers + lengths + columns.encode() + b"\x00\xff").digest()
     assert chain_hash(GENESIS_HASH, EVENT) == expected
+    reason = (15).to_bytes(4, "big") + (10).to_bytes(4, "big") + "ticket №".encode()
+    with_reason = sha256(GENESIS_HASH + numbers + lengths + columns.encode() + b"\x00\xff" + reason).digest()
+    assert chain_hash(GENESIS_HASH, EVENT._replace(reason="ticket №")) == with_reason
 
 
 @pytest.mark.parametrize("column", [name for name in EventRecord._fields if name != "hash"])

@@ -2,7 +2,9 @@
 
 from alembic import context
 
-connection = context.config.attributes["connection"]
-context.configure(connection=connection, transactional_ddl=True)
+attributes = context.config.attributes
+context.configure(
+    connection=attributes["connection"], version_table=attributes["version_table"], transactional_ddl=True
+)
 with context.begin_transaction():
     context.run_migrations()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import Message
@@ -14,11 +14,15 @@ from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 from prometheus_client import CollectorRegistry
 
 from cqrs.commit.aggregates import AggregateCache
-from cqrs.commit.command import AggregateType, Command, fingerprint_of
+from cqrs.commit.appender import Appender
+from cqrs.commit.command import AggregateType, Command, Outcome, fingerprint_of
 from cqrs.commit.committer import Committer
 from cqrs.commit.metrics import CommitMetrics
 from cqrs.commit.plan import Planner
 from cqrs.commit.queue import CommitLimits
+from cqrs.snapshots.loader import AggregateLoader
+from cqrs.snapshots.metrics import SnapshotMetrics
+from cqrs.snapshots.rules import Snapshots
 from cqrs.store.port import EventStore
 
 
@@ -49,20 +53,38 @@ class Decider:
         return [StringValue(value=self._payload)] if self._changes or state is None else []
 
 
-def respond(state: Int64Value, version: int, token: str) -> Message:
-    return StringValue(value=f"{state.value} {version} {token}")
+def respond(state: Int64Value, version: int, token: str) -> bytes:
+    return StringValue(value=f"{state.value} {version} {token}").SerializeToString()
 
 
 @dataclass
 class Submitted:
-    """A command as it is handed to the committer."""
+    """One command as it is handed to the committer."""
 
     command: Command
     deadline: float | None = None
     size_bytes: int = 100
+    commands: int = 1
+    paced: bool = False
+    future: asyncio.Future[Outcome] = field(init=False)
 
-    def prepare(self) -> Command:
-        return self.command
+    @property
+    def abandoned(self) -> bool:
+        return self.future.done()
+
+    def prepare(self) -> Sequence[Command | Exception]:
+        return [self.command]
+
+    def answer(self, outcomes: Sequence[Outcome | Exception]) -> None:
+        (outcome,) = outcomes
+        if isinstance(outcome, Exception):
+            self.refuse(outcome)
+        elif not self.future.done():
+            self.future.set_result(outcome)
+
+    def refuse(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 def submit_counter(*arguments: str, deadline: float | None = None, **options: Any) -> Submitted:
@@ -91,21 +113,67 @@ def raise_counter(
     )
 
 
+def plain_loader() -> AggregateLoader:
+    """Loads counters without snapshots."""
+    metrics = SnapshotMetrics(CollectorRegistry())
+    return AggregateLoader(Snapshots([COUNTER, OTHER], {}, metrics), metrics)
+
+
+def values(outcome: Outcome | Exception) -> tuple[int, int]:
+    assert isinstance(outcome, Outcome), outcome
+    value, version, _ = StringValue.FromString(outcome.response).value.split()
+    return int(value), int(version)
+
+
+class Process:
+    """What appends in one process, without what gathers batches there."""
+
+    def __init__(self, store: EventStore, loader: AggregateLoader | None = None) -> None:
+        self.appender = Appender(
+            store,
+            AggregateCache(1000),
+            loader or plain_loader(),
+            Planner(100_000, CounterIsFull),
+            CommitMetrics(CollectorRegistry()),
+        )
+        self._ahead = False
+
+    def was_ahead(self) -> bool:
+        """Whether the last batch was decided before its transaction began, of states in memory."""
+        return self._ahead
+
+    def execute(self, *commands: Command) -> list[tuple[int, int]]:
+        """(value, version) of each counter after its command."""
+        plan = self.appender.decide_ahead(commands)
+        self._ahead = plan is not None
+        done = self.appender.execute(commands, plan, lambda: None)
+        self.appender.accept(done)
+        return [values(outcome) for outcome in done.outcomes]
+
+
 class Bench:
     """A committer at work, and what it told."""
 
     def __init__(self, store: EventStore, limits: CommitLimits, max_event_bytes: int) -> None:
         self.heads: list[int] = []
         self.health: list[str | None] = []
+        metrics = CommitMetrics(CollectorRegistry())
+        planner = Planner(max_event_bytes, CounterIsFull)
         self.committer = Committer(
-            store,
-            AggregateCache([COUNTER, OTHER], 1000),
-            Planner(max_event_bytes, CounterIsFull),
-            CommitMetrics(CollectorRegistry()),
+            Appender(store, AggregateCache(1000), plain_loader(), planner, metrics),
+            metrics,
             limits=limits,
-            on_commit=lambda events: self.heads.append(events[-1].position),
+            on_commit=lambda events, _states: self.heads.append(events[-1].position),
             on_store_health=self.health.append,
         )
+
+    async def submit(self, submitted: Submitted) -> Outcome:
+        """Its outcome. Cancelled while it waits, it is dropped."""
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        submitted.future = future
+        self.committer.submit(submitted)
+        del submitted  # an error's traceback has this frame
+        return await future
 
 
 @asynccontextmanager

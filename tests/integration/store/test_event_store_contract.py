@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from cqrs.records import GENESIS_HASH
-from cqrs.store.memory import MemoryEventStore
-from cqrs.store.port import ENVELOPE_BYTES, EventStore, StoredResult, StoreError
+from cqrs.store.port import ENVELOPE_BYTES, EventStore, StoredResult, StoreError, WriteRefused
 from cqrs.store.sql import SqlEventStore
-from tests.integration.logs import append, assert_one_gapless_chain, events_after, head_of, new_write_db
+from tests.integration.logs import append, assert_one_gapless_chain, events_after, head_of
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventStore]:
-    opened: EventStore = MemoryEventStore() if request.param == "memory" else SqlEventStore(new_write_db(tmp_path))
-    yield opened
-    opened.close()
+def url_of(store: SqlEventStore) -> str:
+    return store._write_engine.url.render_as_string(hide_password=False)
 
 
 def result(request_id: str, record_time: int = 1) -> StoredResult:
@@ -71,16 +65,20 @@ def test_the_log_is_read_in_pages_bounded_in_events_and_bytes(store: EventStore)
     assert store.read_aggregate("a", 2, 10, max_bytes=1) == written[1:2]
 
 
-def test_many_aggregates_are_loaded_at_once_each_in_version_order(store: EventStore) -> None:
+def test_the_tails_of_many_aggregates_are_read_at_once_each_in_version_order(store: EventStore) -> None:
     ids = [f"id-{number}" for number in range(700)]
     append(store, [(id_, 1) for id_ in ids])
     append(store, [(id_, 2) for id_ in reversed(ids)])
-    loaded = store.load([*ids, "nobody"])
-    assert loaded.pop("nobody") == []
-    assert list(loaded) == ids
-    assert all([event.version for event in events] == [1, 2] for events in loaded.values())
+    outlook = store.read_outlook([*ids, "nobody"], [])
+    assert {id_: found.newest_version for id_, found in outlook.items()} == dict.fromkeys(ids, 2)
+    tails = store.read_tails({id_: range(number % 2 + 1, 3) for number, id_ in enumerate(ids)})
+    versions: dict[str, list[int]] = {}
+    for event in tails:
+        versions.setdefault(event.aggregate_id, []).append(event.version)
+    assert versions == {id_: [2] if number % 2 else [1, 2] for number, id_ in enumerate(ids)}
     with store.begin_append() as transaction:
-        assert transaction.load(["id-0"]) == {"id-0": store.read_aggregate("id-0", 1, 10)}
+        assert transaction.read_tails({"id-0": range(1, 3)}) == store.read_aggregate("id-0", 1, 10)
+        assert transaction.read_tails({"id-0": range(2, 2), "id-1": range(1, 2)}) == store.read_aggregate("id-1", 1, 1)
 
 
 def test_outcomes_are_found_by_request_id_and_pruned_by_age(store: EventStore) -> None:
@@ -98,17 +96,32 @@ def test_outcomes_are_found_by_request_id_and_pruned_by_age(store: EventStore) -
 def test_an_event_is_known_by_its_position(store: EventStore) -> None:
     written = append(store, [("a", 1), ("a", 2)])
     with store.begin_append() as transaction:
-        assert [transaction.event_id_at(position) for position in (1, 2, 3)] == [
-            written[0].event_id,
-            written[1].event_id,
-            None,
+        assert [transaction.event_at(position) for position in (1, 2, 3)] == [*written, None]
+
+
+def test_the_aggregates_that_others_have_changed_are_known(store: EventStore) -> None:
+    append(store, [("a", 1), ("b", 1), ("c", 1), ("b", 2)])
+    with store.begin_append() as transaction:
+        assert [set(transaction.aggregates_after(position)) for position in (0, 2, 4)] == [
+            {"a", "b", "c"},
+            {"b", "c"},
+            set(),
         ]
+
+
+def test_a_request_id_has_one_outcome(store: EventStore) -> None:
+    with store.begin_append() as transaction:
+        transaction.append([], [result("r")], transaction.head)
+        transaction.commit()
+    with pytest.raises(WriteRefused), store.begin_append() as transaction:  # noqa: PT012 - memory refuses at COMMIT
+        transaction.append([], [result("r")], transaction.head)
+        transaction.commit()
 
 
 def test_an_appender_waits_for_the_one_before_it_and_then_sees_its_head(store: EventStore) -> None:
     """Invariant 2: without the lock, the second would take the same position."""
     entered, seen = threading.Event(), list[int]()
-    rival = SqlEventStore(store._write_engine.url.render_as_string()) if isinstance(store, SqlEventStore) else store
+    rival = SqlEventStore(url_of(store)) if isinstance(store, SqlEventStore) else store
 
     def append_too() -> None:
         entered.set()
