@@ -31,3 +31,8 @@ def changes_subject(prefix: str, projection: str) -> str:
 def heartbeat_subject(prefix: str) -> str:
     """Where the relay tells how far the log has got. Core NATS, outside the stream."""
     return f"{prefix}.heartbeat"
+
+
+def committed_subject(prefix: str) -> str:
+    """Where command servers that share a log tell each other how far it has got. Core NATS, outside the stream."""
+    return f"{prefix}.committed"

@@ -1,4 +1,4 @@
-"""Listens to how far the log has got, so that a projection's lag is known also when nothing arrives."""
+"""Listens to where the log is: a projection's lag is known also when nothing arrives, and a restore is noticed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from cqrs.subjects import heartbeat_subject
 from orderstream.events.v1.heartbeat_pb2 import LogHeartbeat
 
 
-async def follow_heartbeats(broker: Broker, prefix: str, heard: Callable[[int], None], stop: StopSignal) -> None:
-    """Call `heard` with the log's position at each heartbeat of the relay, until the process should stop."""
+async def follow_heartbeats(
+    broker: Broker, prefix: str, heard: Callable[[LogHeartbeat], None], stop: StopSignal
+) -> None:
+    """Call `heard` with each heartbeat of the relay, until the process should stop."""
 
     async def on_heartbeat(message: Msg) -> None:
-        heard(LogHeartbeat.FromString(message.data).position)
+        heard(LogHeartbeat.FromString(message.data))
 
     if await broker.wait_connected(stop):
         # The client subscribes again by itself when it reconnects.

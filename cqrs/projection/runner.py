@@ -13,9 +13,10 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from cqrs.errors import OperatorError
+from cqrs.errors import OperatorError, OrderstreamError
 from cqrs.projection.chain import Delivery, check_chain, check_same
 from cqrs.projection.checkpoint import Checkpoint
+from cqrs.projection.history_watch import HistoryWatch
 from cqrs.projection.log_reader import LogReader, LogUnavailable
 from cqrs.projection.notifications import change_message, publish_changes
 from cqrs.projection.projection import Projection
@@ -25,6 +26,7 @@ from cqrs.projection.stream import ConsumerLost, PullConsumer, StreamEnd, Stream
 from cqrs.serving.logging import get_logger
 from cqrs.serving.stop import StopSignal
 from cqrs.subjects import changes_subject
+from orderstream.events.v1.heartbeat_pb2 import LogHeartbeat
 from orderstream.projections.v1.projection_service_pb2 import ProjectionState
 
 _log = get_logger(__name__)
@@ -60,6 +62,10 @@ class Broker(Protocol):
 
     async def wait_connected(self, stop: StopSignal) -> bool:
         """Wait for a connection; False if the process should stop first."""
+
+
+class HistoryInDoubt(OrderstreamError):
+    """The heartbeats are not of the read model's history, and the log cannot be asked what it has."""
 
 
 class _StopAsked(Exception):
@@ -114,8 +120,14 @@ class ProjectionRunner:
         self._observer = observer
         self._stop = StopSignal()
         self._unproven = False
+        self._watch = HistoryWatch()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"projection-{projection.name}")
         self.status = ProjectionStatus(projection.name)
+
+    def heard(self, heartbeat: LogHeartbeat) -> None:
+        """The relay has told where the log is. If that does not fit the read model, the log is asked (invariant 6)."""
+        if self._watch.heard(heartbeat):
+            self.status.lag.heard(heartbeat.position)
 
     async def run(self, stop: StopSignal) -> None:
         """Apply the log until the process should stop. A batch that is being committed is finished first.
@@ -148,6 +160,7 @@ class ProjectionRunner:
         """From reading the checkpoint to the first trouble or the stop."""
         checkpoint = await self._on_thread(self._store.open)
         self._stands(checkpoint)
+        await self._settle_doubt(checkpoint)
         if not await self._connected(stop):
             return
         options = self._options
@@ -172,6 +185,7 @@ class ProjectionRunner:
                 something_came = await consumer.wait()
                 if self._broker.connects != connects:
                     raise ConsumerLost("the connection to the broker was lost and made again")
+                await self._settle_doubt(checkpoint)
                 if something_came:
                     checkpoint = await self._advance(consumer, checkpoint, epoch)
                 if something_came or not self._unproven or checkpoint.position >= live_from:
@@ -278,7 +292,28 @@ class ProjectionRunner:
                 "the checkpoint could not be compared with the log", projection=self.status.name, error=str(error)
             )
 
+    async def _settle_doubt(self, checkpoint: Checkpoint) -> None:
+        """If heartbeats do not fit the checkpoint, ask the log whether it has its event.
+
+        Raises:
+            HistoryInDoubt: it cannot be asked.
+        """
+        doubt = self._watch.suspicion
+        if not doubt:
+            return
+        try:
+            await self._unless_stopped(self._log.check(checkpoint))
+        except LogUnavailable as error:
+            raise HistoryInDoubt(f"{doubt}; nothing is applied until the log says what it has: {error}") from error
+        if self._watch.confirmed():
+            _log.warning(
+                "the log has what the read model applied: another log's heartbeats come on the same subject",
+                projection=self.status.name,
+                heartbeats=doubt,
+            )
+
     def _stands(self, checkpoint: Checkpoint) -> None:
+        self._watch.stands(checkpoint)
         status = self.status
         status.generation = checkpoint.generation
         status.position = checkpoint.position

@@ -8,6 +8,7 @@ from typing import Any
 
 from nats.aio.client import Client
 
+from cqrs.broker.many import header_block, publish_many
 from cqrs.errors import OrderstreamError
 from cqrs.ids import new_id
 from cqrs.records import EventRecord, to_wire
@@ -42,26 +43,37 @@ async def publish_batch(
         nats.errors.Error: connection lost or no answer in time; whether the batch was taken is then unknown.
     """
     batch_id = new_id()
-    last = len(events)
-    for number, event in enumerate(events, start=1):
-        headers = {
-            "Nats-Batch-Id": batch_id,
-            "Nats-Batch-Sequence": str(number),
-            HEADER_EPOCH: epoch,
-            HEADER_POSITION: str(event.position),
-            HEADER_HASH: event.hash.hex(),
-        }
+    last = events[-1]
+
+    def headers(number: int, event: EventRecord) -> list[tuple[str, str]]:
+        found = [
+            ("Nats-Batch-Id", batch_id),
+            ("Nats-Batch-Sequence", str(number)),
+            (HEADER_EPOCH, epoch),
+            (HEADER_POSITION, str(event.position)),
+            (HEADER_HASH, event.hash.hex()),
+        ]
         if number == 1:
-            headers["Nats-Expected-Last-Sequence"] = str(tail.position)
-        subject = log_subject(settings.prefix, event.aggregate_type, event.aggregate_id, event.event_type)
-        payload = to_wire(event).SerializeToString()
-        if number < last:
-            await client.publish(subject, payload, headers=headers)
-        else:
-            headers["Nats-Batch-Commit"] = "1"
-            reply = await client.request(subject, payload, timeout=timeout_seconds, headers=headers)
-            _check_ack(_parse_ack(reply.data), settings, batch_id, events)
-    return Tail(events[-1].position, events[-1].hash)
+            found.append(("Nats-Expected-Last-Sequence", str(tail.position)))
+        return found
+
+    messages = (
+        (_subject(settings, event), header_block(headers(number, event)), to_wire(event).SerializeToString())
+        for number, event in enumerate(events[:-1], start=1)
+    )
+    await publish_many(client, messages)
+    reply = await client.request(
+        _subject(settings, last),
+        to_wire(last).SerializeToString(),
+        timeout=timeout_seconds,
+        headers={**dict(headers(len(events), last)), "Nats-Batch-Commit": "1"},
+    )
+    _check_ack(_parse_ack(reply.data), settings, batch_id, events)
+    return Tail(last.position, last.hash)
+
+
+def _subject(settings: StreamSettings, event: EventRecord) -> str:
+    return log_subject(settings.prefix, event.aggregate_type, event.aggregate_id, event.event_type)
 
 
 def _parse_ack(data: bytes) -> dict[str, Any]:

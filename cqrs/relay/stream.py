@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nats.aio.client import Client
-from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.client import JetStreamContext
-from nats.js.errors import NotFoundError
+from nats.js.errors import BadRequestError, NotFoundError
 
 from cqrs.errors import HistoryDiverged, UnsupportedBroker
 from cqrs.records import GENESIS_HASH, EventRecord, LogHead
@@ -17,9 +17,10 @@ from cqrs.subjects import HEADER_EPOCH, HEADER_HASH, HEADER_POSITION, log_filter
 METADATA_EPOCH = "orderstream.epoch"
 """The stream's metadata say of which history it is."""
 
-_MENDING = (
-    "point the settings at the right stream or log; to give this log a stream of its own, use another stream name"
-)
+_NAME_IN_USE = 10058
+"""Of two who make the stream at once, with settings that differ, the broker tells one this."""
+
+_SUBJECTS_OVERLAP = 10065
 
 
 class StreamSettings(NamedTuple):
@@ -46,21 +47,47 @@ async def ensure_stream(client: Client, settings: StreamSettings, epoch: str) ->
     """Create the stream if there is none; returns its last sequence.
 
     Raises:
-        UnsupportedBroker: the stream is set up in a way that could lose, change or renumber messages.
+        UnsupportedBroker: the stream is set up in a way that could lose, change or renumber messages, or another stream
+            has its subjects.
         HistoryDiverged: the stream belongs to another history.
     """
     jetstream = client.jetstream()
     try:
         info = await jetstream.stream_info(settings.name)
     except NotFoundError:
-        info = await jetstream.add_stream(_config(settings, epoch))
-    _check_config(settings, info.config)
-    found = (info.config.metadata or {}).get(METADATA_EPOCH)
+        info = await _create(jetstream, settings, epoch)
+    found = stream_epoch(info)
+    faults = stream_faults(settings, info.config)
+    if faults and found in ("", epoch):
+        raise UnsupportedBroker(
+            f"stream {settings.name} cannot mirror the log: {'; '.join(faults)}. `orderstream stream reset` makes it "
+            "anew from the log, or use another stream name"
+        )
     if found != epoch:
         raise HistoryDiverged(
-            f"stream {settings.name} is of epoch {found}, the log of epoch {epoch}: they are two histories; {_MENDING}"
+            f"stream {settings.name} is of epoch {found or '(none)'}, the log of epoch {epoch}: they are two histories"
         )
     return info.state.last_seq
+
+
+def stream_epoch(info: StreamInfo) -> str:
+    """The history that a stream says it is of; empty: a relay did not make it."""
+    return (info.config.metadata or {}).get(METADATA_EPOCH, "")
+
+
+async def _create(jetstream: JetStreamContext, settings: StreamSettings, epoch: str) -> StreamInfo:
+    try:
+        return await jetstream.add_stream(_config(settings, epoch))
+    except BadRequestError as error:
+        if error.err_code == _SUBJECTS_OVERLAP:
+            raise UnsupportedBroker(
+                f"stream {settings.name} cannot be made: another stream of this broker has the subjects "
+                f"{log_filter(settings.prefix)}. Two logs need two stream names and two subject prefixes: correct "
+                "--stream or --subject-prefix"
+            ) from error
+        if error.err_code == _NAME_IN_USE:
+            return await jetstream.stream_info(settings.name)
+        raise
 
 
 def _config(settings: StreamSettings, epoch: str) -> StreamConfig:
@@ -85,8 +112,9 @@ def _config(settings: StreamSettings, epoch: str) -> StreamConfig:
     )
 
 
-def _check_config(settings: StreamSettings, config: StreamConfig) -> None:
-    faults = [
+def stream_faults(settings: StreamSettings, config: StreamConfig) -> list[str]:
+    """What is wrong with how a stream is set up: with any of it, it could lose, change or renumber messages."""
+    return [
         text
         for wrong, text in (
             (config.subjects != [log_filter(settings.prefix)], f"subjects are {config.subjects}"),
@@ -109,11 +137,6 @@ def _check_config(settings: StreamSettings, config: StreamConfig) -> None:
         )
         if wrong
     ]
-    if faults:
-        raise UnsupportedBroker(
-            f"stream {settings.name} cannot mirror the log: {'; '.join(faults)}. Delete it (the relay makes it anew "
-            "from the log) or use another stream name"
-        )
 
 
 async def read_tail(jetstream: JetStreamContext, settings: StreamSettings, sequence: int, epoch: str) -> Tail:
@@ -129,13 +152,13 @@ async def read_tail(jetstream: JetStreamContext, settings: StreamSettings, seque
     if headers.get(HEADER_EPOCH) != epoch or headers.get(HEADER_POSITION) != str(sequence):
         raise HistoryDiverged(
             f"message {sequence} of stream {settings.name} is position {headers.get(HEADER_POSITION)} of epoch "
-            f"{headers.get(HEADER_EPOCH)}, not position {sequence} of epoch {epoch}; {_MENDING}"
+            f"{headers.get(HEADER_EPOCH)}, not position {sequence} of epoch {epoch}"
         )
     try:
         return Tail(sequence, bytes.fromhex(headers.get(HEADER_HASH, "")))
     except ValueError as error:
         raise HistoryDiverged(
-            f"message {sequence} of stream {settings.name} was not made by a relay: its hash is no hash; {_MENDING}"
+            f"message {sequence} of stream {settings.name} was not made by a relay: its hash is no hash"
         ) from error
 
 
@@ -148,13 +171,15 @@ def check_tail(settings: StreamSettings, tail: Tail, head: LogHead, reader: Even
     if tail.position > head.position:
         raise HistoryDiverged(
             f"stream {settings.name} ends at position {tail.position}, the log at {head.position}: the log was "
-            f"restored to an older point, or is not the stream's; {_MENDING}"
+            "restored to an older point, or is not the stream's"
         )
     if tail.position == 0:
         return
-    event: EventRecord = reader.read_log(tail.position, 1)[0]
+    event: EventRecord | None = next(iter(reader.read_log(tail.position, 1)), None)
+    if event is None or event.position != tail.position:
+        raise HistoryDiverged(f"the log lacks the event at position {tail.position}", "run `orderstream log verify`")
     if event.hash != tail.hash:
         raise HistoryDiverged(
             f"position {tail.position} has the hash {tail.hash.hex()} on stream {settings.name} and {event.hash.hex()} "
-            f"in the log: they are two histories; {_MENDING}"
+            "in the log: they are two histories"
         )

@@ -17,8 +17,11 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, StreamConfig
 from nats.js.errors import NotFoundError
+from prometheus_client import CollectorRegistry
 
-from command_server.event_service import EventService
+from command_server.events.metrics import SubscriptionMetrics
+from command_server.events.service import EventService
+from command_server.events.store_access import ReaderThreads
 from cqrs.broker.connection import BrokerConnection
 from cqrs.broker.embedded import EmbeddedBroker
 from cqrs.projection.log_reader import LogReader
@@ -29,9 +32,10 @@ from cqrs.projection.store import ProjectionStore
 from cqrs.records import EventRecord, to_wire
 from cqrs.relay.stream import METADATA_EPOCH
 from cqrs.serving.stop import StopSignal
+from cqrs.snapshots.metrics import SnapshotMetrics
+from cqrs.snapshots.rules import Snapshots
 from cqrs.store.memory import MemoryEventStore
 from cqrs.subjects import HEADER_EPOCH, HEADER_HASH, HEADER_POSITION, changes_subject, log_filter, log_subject
-from orderstream.events.v1.event_service_pb2_grpc import add_EventServiceServicer_to_server
 from orderstream.projections.v1.notification_pb2 import ProjectionChanged
 from readmodel.orders import OrdersProjection
 from tests.integration.projection.read_db import new_read_db
@@ -151,7 +155,12 @@ class World:
         """Serve the log by EventService while the context is open."""
         with ThreadPoolExecutor(2) as threads:
             server = grpc.aio.server()
-            add_EventServiceServicer_to_server(EventService(self.log, threads, 4 * 1024 * 1024), server)
+            readers, registry = ReaderThreads(threads), CollectorRegistry()
+            snapshots = Snapshots((), {}, SnapshotMetrics(registry))
+            service = EventService(
+                self.log, readers, readers, snapshots, SubscriptionMetrics(registry), asyncio.Event()
+            )
+            service.add_to(server)
             self.event_service = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
             await server.start()
             try:

@@ -17,12 +17,14 @@ from cqrs.broker.connection import BrokerConnection, connect_broker
 from cqrs.broker.embedded import EmbeddedBroker
 from cqrs.errors import OperatorError
 from cqrs.records import EventRecord, from_wire
+from cqrs.relay.lease import RelayLease, SoleRelay
 from cqrs.relay.metrics import RelayMetrics
 from cqrs.relay.publish import BatchRejected, publish_batch
 from cqrs.relay.relay import Relay, RelayState, RelayTimes
 from cqrs.relay.stream import EMPTY_TAIL, StreamSettings, Tail, ensure_stream
 from cqrs.serving.stop import StopSignal
 from cqrs.store.memory import MemoryEventStore
+from cqrs.store.port import EventReader
 from cqrs.subjects import HEADER_EPOCH, HEADER_HASH, HEADER_POSITION, heartbeat_subject
 from orderstream.events.v1.event_pb2 import RecordedEvent
 from orderstream.events.v1.heartbeat_pb2 import LogHeartbeat
@@ -44,8 +46,20 @@ class Running:
         return value
 
 
+def nobody(_position: int) -> None:
+    """Wants no news."""
+
+
 @asynccontextmanager
-async def running(store: MemoryEventStore, url: str, max_event_bytes: int = 100_000) -> AsyncIterator[Running]:
+async def running(
+    store: EventReader,
+    url: str,
+    max_event_bytes: int = 100_000,
+    *,
+    lease: RelayLease | None = None,
+    on_elsewhere: Callable[[int], None] = nobody,
+    times: RelayTimes = FAST,
+) -> AsyncIterator[Running]:
     stop, halts, registry = StopSignal(), list[str | None](), CollectorRegistry()
 
     def on_state(_state: RelayState, error: Exception | None) -> None:
@@ -59,7 +73,9 @@ async def running(store: MemoryEventStore, url: str, max_event_bytes: int = 100_
         RelayMetrics(registry),
         max_event_bytes=max_event_bytes,
         on_state=on_state,
-        times=FAST,
+        lease=lease or SoleRelay(),
+        on_elsewhere=on_elsewhere,
+        times=times,
     )
     connecting = asyncio.create_task(broker.run(stop))
     tasks = [asyncio.create_task(relay.run()), asyncio.create_task(relay.run_heartbeat())]
@@ -363,5 +379,18 @@ def test_the_heartbeat_tells_head_and_stream(tmp_path: Path) -> None:
             head = store.read_head()
             assert (beats[-1].epoch, beats[-1].position, beats[-1].hash) == (head.epoch, 2, head.hash)
             await client.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_log_that_begins_a_new_epoch_is_not_published_on_under_the_old_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = MemoryEventStore()
+        append(store, [("a", 1)])
+        async with EmbeddedBroker(tmp_path) as broker, running(store, broker.url) as running_relay:
+            await eventually(lambda: running_relay.metric("orderstream_relay_position") == 1, "published")
+            store._head = store._head._replace(epoch="22222222-2222-4222-8222-222222222222")
+            await eventually(lambda: running_relay.relay.state is RelayState.HALTED, "halted")
+            assert "22222222-2222-4222-8222-222222222222" in (running_relay.halts[-1] or "")
 
     asyncio.run(scenario())
