@@ -25,7 +25,7 @@ def import_file(
         Path,
         typer.Argument(metavar="FILE", help="CDNOW lines, or CSV with a header; plain, or compressed with gzip or xz."),
     ],
-    in_flight: Annotated[int, typer.Option(min=1, max=512, metavar="N", help="Commands under way at a time.")] = 64,
+    in_flight: Annotated[int, typer.Option(min=1, max=8000, metavar="N", help="Commands under way at a time.")] = 512,
     patience: Annotated[
         float,
         typer.Option(min=0, metavar="SECONDS", help="How long to go on trying while the server is away or overloaded."),

@@ -39,6 +39,10 @@ NEVER_SENT = frozenset({"BAD_ROW", "CUSTOMER_REFUSED"})
 """Reasons of ours: for these rows the server was not asked."""
 
 
+MOST_REFUSALS = 10_000
+"""So many are kept for the summary. All of them are counted, and told as they happen."""
+
+
 @dataclass
 class ImportReport:
     """What an import did; grows while it runs."""
@@ -46,14 +50,24 @@ class ImportReport:
     customers: Tally = field(default_factory=Tally)
     orders: Tally = field(default_factory=Tally)
     refusals: list[Refusal] = field(default_factory=list)
+    """The first MOST_REFUSALS of them."""
+    never_sent: int = 0
+    """Rows for which the server was not asked."""
     nanos: int = 0
     """The sum of the purchases that are in the log now, imported or there before, in billionths of a dollar."""
     retries: int = 0
-    """Calls that were made again because a server was away or overloaded."""
+    """Calls and streams that were made again because a server was away or overloaded."""
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
     """How long it took."""
     _newest: tuple[int, str] = (-1, "")
+
+    def refuse(self, tally: Tally, refusal: Refusal) -> None:
+        """Count something that was not imported."""
+        tally.refused += 1
+        self.never_sent += refusal.reason in NEVER_SENT
+        if len(self.refusals) < MOST_REFUSALS:
+            self.refusals.append(refusal)
 
     def saw_token(self, text: str) -> ConsistencyToken:
         """Note the consistency token of an answer; the newest is what a query needs to show the whole import."""
@@ -70,5 +84,5 @@ class ImportReport:
     @property
     def commands_per_second(self) -> float:
         """Commands that the server answered, per second."""
-        never_sent = sum(refusal.reason in NEVER_SENT for refusal in self.refusals)
-        return (self.customers.done + self.orders.done - never_sent) / self.seconds if self.seconds else 0.0
+        answered = self.customers.done + self.orders.done - self.never_sent
+        return answered / self.seconds if self.seconds else 0.0

@@ -1,6 +1,7 @@
 """Reading purchases from a file: lines as CDNOW has them, or CSV with a header; plain, or compressed with gzip or xz.
 
-A file is read as a stream. What is kept of it is one count per customer and day, to number the purchases of one day.
+A file is read as a stream. What is kept of it is one count per customer and day, to number the purchases of one day;
+of a large file mostly on disk.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ import gzip
 import lzma
 import re
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from itertools import islice
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, NamedTuple, cast
 
 from cli.amounts import parse_nanos
+from cli.importing.spilling_map import SpillingMap
 
 LONGEST_LINE = 4096
 """Characters. A longer line is a bad row."""
@@ -102,9 +103,8 @@ class PurchaseFile:
 
     def rows(self) -> Iterator[Purchase | BadRow]:
         """The rows in the order of the file."""
-        seen: Counter[tuple[str, datetime]] = Counter()
         header_passed = not self._has_header
-        with self._open() as file:
+        with self._open() as file, closing(SpillingMap()) as seen:
             for number, line in enumerate(_lines(file), start=1):
                 if not line.strip():
                     continue
@@ -116,7 +116,7 @@ class PurchaseFile:
                 except ValueError as error:
                     yield BadRow(number, str(error))
 
-    def _purchase(self, number: int, line: str, seen: Counter[tuple[str, datetime]]) -> Purchase:
+    def _purchase(self, number: int, line: str, seen: SpillingMap) -> Purchase:
         customer, date, cds, amount = self._fields(line)
         if not _CUSTOMER.fullmatch(customer):
             raise ValueError(
@@ -124,10 +124,12 @@ class PurchaseFile:
             )
         day = _day(date)
         # Counted before the rest is looked at: correcting a bad row later must not renumber the customer's others.
-        seen[customer, day] += 1
+        key = f"{customer} {day:%Y%m%d}"
+        ordinal = (seen.get(key) or 0) + 1
+        seen.put(key, ordinal)
         if not _COUNT.fullmatch(cds) or not 1 <= int(cds) <= _MOST_CDS:
             raise ValueError(f"number of CDs {cds[:40]!r} is not from 1 to {_MOST_CDS:,}")
-        return Purchase(number, customer, day, int(cds), parse_nanos(amount), seen[customer, day])
+        return Purchase(number, customer, day, int(cds), parse_nanos(amount), ordinal)
 
     def _fields(self, line: str) -> Sequence[str]:
         if len(line) > LONGEST_LINE:

@@ -15,11 +15,12 @@ from rich.table import Table
 from cli.amounts import format_money
 from cli.exit_codes import ExitCode
 from cli.failures import NotUsable
-from cli.importing.importer import Importer
+from cli.importing.importer import DEFAULT_IN_FLIGHT, Importer
 from cli.importing.report import ImportReport, Refusal
 from cli.importing.requests import CURRENCY
 from cli.importing.rows import NotPurchases, PurchaseFile
 from cli.progress import progress
+from cli.wording import counted
 from domain.money import money_of
 
 
@@ -42,7 +43,7 @@ async def import_file(
     channel: grpc.aio.Channel,
     report: ImportReport,
     *,
-    in_flight: int = 64,
+    in_flight: int = DEFAULT_IN_FLIGHT,
     patience_seconds: float = 60.0,
 ) -> None:
     """Import `file`, with progress on stderr and a line for each refused row. `report` grows while it runs.
@@ -99,15 +100,15 @@ def report_text(report: ImportReport) -> RenderableType:
 
 def report_line(report: ImportReport) -> str:
     """The summary in a sentence."""
-    tallies: Sequence[tuple[str, Any]] = (("customers", report.customers), ("orders", report.orders))
+    tallies: Sequence[tuple[str, Any]] = (("customer", report.customers), ("order", report.orders))
     refused = sum(tally.refused for _, tally in tallies)
     if not any(tally.done for _, tally in tallies):
         return "nothing was imported: no row was answered for"
     if not refused and not any(tally.imported for _, tally in tallies):
-        counts = " and ".join(f"{tally.already_there:,} {name}" for name, tally in tallies)
+        counts = " and ".join(counted(tally.already_there, name) for name, tally in tallies)
         return f"all is already there: {counts}; nothing was changed"
     parts = ", ".join(
-        f"{tally.imported:,} {name} imported ({tally.already_there:,} already there)" for name, tally in tallies
+        f"{counted(tally.imported, name)} imported ({tally.already_there:,} already there)" for name, tally in tallies
     )
     return (
         f"{parts}, {refused:,} refused, in {report.seconds:.1f} s ({report.commands_per_second:,.0f} commands a second)"

@@ -6,6 +6,8 @@ import asyncio
 import copy
 import time
 import uuid
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
 import grpc.aio
@@ -16,6 +18,7 @@ from orderstream.events.v1.event_service_pb2_grpc import EventServiceStub
 from orderstream.orders.v1.commands_pb2_grpc import OrderCommandServiceStub
 from orderstream.orders.v1.queries_pb2_grpc import OrderQueryServiceStub
 from orderstream.sales.v1.queries_pb2_grpc import SalesQueryServiceStub
+from orderstream_client.bulk import BulkOptions, CommandResult, execute_commands
 from orderstream_client.errors import decode_error
 from orderstream_client.retry import RetryPolicy, is_worth_a_retry
 
@@ -107,6 +110,51 @@ class OrderstreamClient:
         with_token = copy.deepcopy(request)
         with_token.consistency_token = self.token
         return await self._call(method, with_token)
+
+    async def execute(
+        self,
+        commands: Iterable[Command] | AsyncIterable[Command],
+        *,
+        options: BulkOptions | None = None,
+    ) -> AsyncGenerator[CommandResult, None]:
+        """Execute many commands, several times as many a second as by `command`; yields a result for each, in order.
+
+            async for result in client.execute(CreateOrderRequest(…) for row in rows):
+                if result.error is not None:
+                    print(result.request.order_id, result.error.reason)
+
+        They take effect in their order, each once, and none changes what becomes of the others. A command that is
+        refused is a result with an `error`; it does not raise.
+
+        `commands` are request messages of any command RPCs, mixed as you like. It is read as results are taken: no more
+        than `options.messages_ahead` × `options.commands_in_message` (512) commands are without a result at a time,
+        and those are what is kept in memory. Of an asynchronous iterable, what has come is sent without waiting for
+        more. A command without a `request_id` is given one, in place.
+
+        When the stream breaks, or the server restarts or has too much to do, another stream is opened and what has no
+        result yet is sent again under the same request ids. (A command that was refused just before its answer was lost
+        is decided again, then: refusals are not stored.)
+
+        Leave the loop early by way of `contextlib.aclosing`, or the stream stays open until the garbage collector finds
+        it. What was sent by then may take effect.
+
+        Args:
+            commands: what to execute. What it raises is raised here, after the results of what came before.
+            options: sizes, call metadata, patience; by default the patience is the client's `timeout_seconds`.
+
+        Raises:
+            OrderstreamCallError: the stream ended with an error that a retry does not change, or retries were used up
+                while no result came. Commands without a result may have taken effect: execute them again.
+            TypeError: something in `commands` is no request message of a command.
+        """
+        if options is None:
+            options = BulkOptions(patience_seconds=self._timeout_seconds, stall_seconds=self._timeout_seconds)
+        execution = execute_commands(self._channels[0], commands, retry=self._retry, options=options)
+        async with aclosing(execution) as results:
+            async for result in results:
+                if result.response is not None:
+                    self.token = result.response.consistency_token or self.token
+                yield result
 
     async def close(self) -> None:
         """Close both channels."""

@@ -13,6 +13,8 @@ from google.rpc.status_pb2 import Status
 
 _STATUS_DETAILS_KEY = "grpc-status-details-bin"
 
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
 
 class FieldViolation(NamedTuple):
     """One field of the request that is wrong."""
@@ -52,10 +54,19 @@ class OrderstreamCallError(Exception):
 
 def decode_error(error: grpc.aio.AioRpcError) -> OrderstreamCallError:
     """What a failed call of grpc.aio says, as the contract has it. An error without details has an empty `reason`."""
-    message = error.details() or ""
     status = _status(error)
     if status is None:
-        return OrderstreamCallError(error.code(), message)
+        return OrderstreamCallError(error.code(), error.details() or "")
+    return _from_status(error.code(), error.details() or "", status)
+
+
+def decode_status(status: bytes) -> OrderstreamCallError:
+    """What a google.rpc.Status says, serialised, such as the error in a CommandOutcome."""
+    decoded = Status.FromString(status)
+    return _from_status(_CODES.get(decoded.code, grpc.StatusCode.UNKNOWN), decoded.message, decoded)
+
+
+def _from_status(code: grpc.StatusCode, message: str, status: Status) -> OrderstreamCallError:
     reason = ""
     metadata: dict[str, str] = {}
     violations: list[FieldViolation] = []
@@ -70,7 +81,7 @@ def decode_error(error: grpc.aio.AioRpcError) -> OrderstreamCallError:
             retry_after = retry.retry_delay.ToMicroseconds() / 1_000_000
     message = message.removeprefix(f"{reason}: ")
     return OrderstreamCallError(
-        error.code(), message, reason=reason, metadata=metadata, violations=violations, retry_after=retry_after
+        code, message, reason=reason, metadata=metadata, violations=violations, retry_after=retry_after
     )
 
 

@@ -10,7 +10,7 @@ import grpc
 from orderstream_client.errors import OrderstreamCallError
 
 RETRYABLE_REASONS = frozenset(
-    {"OVERLOADED", "STORE_UNAVAILABLE", "SHUTTING_DOWN", "READ_MODEL_BEHIND", "DEPENDENCY_UNAVAILABLE"}
+    {"OVERLOADED", "STORE_UNAVAILABLE", "LOG_HALTED", "SHUTTING_DOWN", "READ_MODEL_BEHIND", "DEPENDENCY_UNAVAILABLE"}
 )
 """Reasons whose comment in the contract says that the same request may succeed later."""
 
