@@ -11,7 +11,21 @@ import typer
 from rich.markup import escape
 
 from cli.command import command, examples
-from cli.commands import customers, dashboard, db, events, import_file, order_queries, serve, up, verify
+from cli.commands import (
+    backup,
+    customers,
+    dashboard,
+    db,
+    events,
+    import_file,
+    log,
+    order_queries,
+    serve,
+    snapshots,
+    stream,
+    up,
+    verify,
+)
 from cli.exit_codes import ExitCode, exit_code_help
 
 _EPILOG = f"""{
@@ -47,6 +61,10 @@ for _name, _group, _examples in (
     ("events", events.app, ("orderstream events tail --from 1",)),
     ("serve", serve.app, ("orderstream serve command --help",)),
     ("db", db.app, ("orderstream db check",)),
+    ("log", log.app, ("orderstream log verify", "orderstream log head >> heads.txt")),
+    ("stream", stream.app, ("orderstream stream reset --dry-run",)),
+    ("backup", backup.app, ("orderstream backup create /mnt/backups", "orderstream backup restore --help")),
+    ("snapshots", snapshots.app, ("orderstream snapshots drop --type order",)),
 ):
     app.add_typer(_group, name=_name, epilog=examples(*_examples))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import sys
 from collections.abc import Callable
 from typing import ParamSpec
@@ -64,8 +63,10 @@ def guarded(function: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            function(*args, **kwargs)
-            sys.stdout.flush()
+            try:
+                function(*args, **kwargs)
+            finally:
+                _flush()
         except CliError as error:
             reason = error.reason or error.code if isinstance(error, ServerRefused) else ""
             console.fail(error.message, reason=reason, details=error.details, hint=error.hint)
@@ -74,8 +75,8 @@ def guarded(function: Callable[P, None]) -> Callable[P, None]:
             console.note("interrupted")
             raise typer.Exit(ExitCode.INTERRUPTED) from error
         except BrokenPipeError as error:
-            # Whoever read our output has seen enough (`| head`). Python would complain again when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # Whoever read our output, which goes on and on, has seen enough (`| head`).
+            console.discard_output()
             raise typer.Exit(ExitCode.OK) from error
         except Exception as error:
             operator_error = _operator_error()
@@ -85,6 +86,14 @@ def guarded(function: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(ExitCode.CONFIG) from error
 
     return run
+
+
+def _flush() -> None:
+    """Write out what is on its way to stdout. If nobody wants it, the status is what it is without that."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        console.discard_output()
 
 
 def _operator_error() -> type[Exception] | None:

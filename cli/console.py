@@ -21,6 +21,15 @@ _WIDTH_WITHOUT_TERMINAL = 120
 ItemT = TypeVar("ItemT")
 
 
+class _Output(Console):
+    """Standard output. When whoever reads it has seen enough (`| head`), what is still to come goes nowhere."""
+
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process here, with a status of its own."""
+        self.quiet = True
+        discard_output()
+
+
 class OutputFormat(StrEnum):
     """What data looks like on stdout."""
 
@@ -29,10 +38,28 @@ class OutputFormat(StrEnum):
     JSONL = "jsonl"
 
 
+_reader_gone = False
+
+
+def discard_output() -> None:
+    """Nobody reads our output any more: from now on it goes nowhere, also what Python flushes at the end."""
+    global _reader_gone  # noqa: PLW0603 - there is one stdout
+    _reader_gone = True
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
 def stdout() -> Console:
-    """For data."""
+    """For data.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more, and that was known before: who prints line by line can stop.
+    """
+    if _reader_gone:
+        raise BrokenPipeError
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_WITHOUT_TERMINAL
-    return Console(file=sys.stdout, width=width, highlight=False, soft_wrap=False)
+    return _Output(file=sys.stdout, width=width, highlight=False, soft_wrap=False)
 
 
 def stderr() -> Console:
@@ -70,22 +97,33 @@ def to_json(message: Message) -> dict[str, Any]:
 
 def print_one(output: OutputFormat, data: Any, text: Callable[[], RenderableType]) -> None:
     """One object. `data` is what JSON can hold, `text` what people read."""
-    if output is OutputFormat.TEXT:
-        stdout().print(text())
-    else:
-        write_json(data, indent=2 if output is OutputFormat.JSON else None)
+    # A command that ends with its data has a status to end with, whether or not the data are read to the end.
+    try:
+        if output is OutputFormat.TEXT:
+            stdout().print(text())
+        else:
+            write_json(data, indent=2 if output is OutputFormat.JSON else None)
+    except BrokenPipeError:
+        discard_output()
 
 
 def print_many(output: OutputFormat, data: list[Any], text: Callable[[], RenderableType]) -> None:
     """Several objects: an array with `json`, a line each with `jsonl`."""
     if output is OutputFormat.JSONL:
-        for item in data:
-            write_json(item)
+        try:
+            for item in data:
+                write_json(item)
+        except BrokenPipeError:
+            discard_output()
     else:
         print_one(output, data, text)
 
 
 def write_json(data: Any, *, indent: int | None = None) -> None:
-    """JSON and a line end, on stdout, at once."""
+    """JSON and a line end, on stdout, at once.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+    """
     sys.stdout.write(json.dumps(data, indent=indent, ensure_ascii=False) + "\n")
     sys.stdout.flush()

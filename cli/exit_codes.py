@@ -29,13 +29,13 @@ class ExitCode(IntEnum):
 
 MEANINGS: dict[ExitCode, str] = {
     ExitCode.OK: "done",
-    ExitCode.REFUSED: "refused by the server, rows of an import were refused, or verify or the demo found a difference",
+    ExitCode.REFUSED: "refused, rows of an import were refused, or a check (verify, the demo) found something wrong",
     ExitCode.USAGE: "wrong use of the command line",
     ExitCode.NOT_FOUND: "what was asked for does not exist",
     ExitCode.CONFLICT: "version conflict, or the read model has not caught up yet",
-    ExitCode.DATA: "the file is not in a format that can be imported",
+    ExitCode.DATA: "the file is not in a format that can be read",
     ExitCode.NO_INPUT: "the file or folder does not exist or cannot be read",
-    ExitCode.UNAVAILABLE: "a server cannot be reached, is overloaded, or did not answer in time",
+    ExitCode.UNAVAILABLE: "a server cannot be reached, is overloaded or too slow; or a check was left undone",
     ExitCode.INTERNAL: "a defect, here or in a server",
     ExitCode.IN_USE: "the data directory or a port is in use by another process",
     ExitCode.CONFIG: "an operator must act: a setting, a schema or a history is wrong; the message says how",

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cli.exit_codes import ExitCode
+from cli.wording import counted
 
 if TYPE_CHECKING:
     from orderstream_client import OrderstreamCallError
@@ -61,8 +62,9 @@ class ServerRefused(CliError):
 
     def __init__(self, error: OrderstreamCallError, target: str) -> None:
         code = error.code.name
-        message = f"{len(error.violations)} fields of the request are wrong" if error.violations else error.message
-        super().__init__(message or code, hint=_hint(error, target), exit_code=_exit_code(code))
+        wrong = len(error.violations)
+        message = f"{counted(wrong, 'field')} of the request {'is' if wrong == 1 else 'are'} wrong" if wrong else ""
+        super().__init__(message or _message(error, target), hint=_hint(error, target), exit_code=_exit_code(code))
         self.code = code
         self.reason = error.reason
         self.details = [
@@ -96,9 +98,35 @@ _HINTS = {
     "ITEM_CONFLICT": "give the name and the unit price that the order has, or another SKU",
     "READ_MODEL_BEHIND": "try again, or allow more time with --max-wait",
     "HISTORY_CHANGED": "the log was restored from a backup: drop the token and read again",
+    "LOG_HALTED": "`orderstream stream reset --dry-run` shows what differs; docs/operations.md has the steps",
     "OVERLOADED": "try again in a moment",
     "INTERNAL": "the server's log has the cause under the incident id",
 }
+
+
+_CAUSES = {
+    "connection refused": "nothing listens there",
+    "handshake": "the TLS handshake failed (do both sides use TLS, and the right certificates?)",
+    "ssl": "the TLS handshake failed (do both sides use TLS, and the right certificates?)",
+    "dns": "the name cannot be resolved",
+    "timed out": "it does not answer",
+    "timeout": "it does not answer",
+    "closed": "the connection was closed",
+    "reset": "the connection was closed",
+}
+"""What gRPC's words about a connection mean, the first that fits."""
+
+
+def _message(error: OrderstreamCallError, target: str) -> str:
+    """What went wrong. Of a call that no server answered, gRPC's own words are about its insides."""
+    code = error.code.name
+    if not error.reason and code == "UNAVAILABLE":
+        words = error.message.lower()
+        cause = next((text for sign, text in _CAUSES.items() if sign in words), "")
+        return f"{target} cannot be reached{f': {cause}' if cause else ''}"
+    if not error.reason and code == "DEADLINE_EXCEEDED":
+        return f"{target} did not answer in time"
+    return error.message or code
 
 
 def _hint(error: OrderstreamCallError, target: str) -> str:

@@ -14,6 +14,7 @@ from nats.aio.client import Client
 
 from cli.auditing.checks import Check
 from cli.auditing.log_audit import LogAudit
+from cli.auditing.log_source import LogSource
 from cli.auditing.stream_audit import StreamAudit
 from cli.auditing.view_audit import ViewAudit, wait_for_projections
 from cli.progress import ProgressDisplay
@@ -21,8 +22,8 @@ from cqrs.broker.connection import connect_broker
 from cqrs.broker.embedded import EmbeddedBroker
 from cqrs.database.engine import open_engine
 from cqrs.database.migrations import check_schema
-from cqrs.records import LogHead
-from cqrs.store.sql import SqlEventStore
+from cqrs.records import EventRecord, LogHead
+from cqrs.store.schema import WRITE_SCHEMA
 from readmodel.schema import PROJECTIONS, READ_SCHEMA
 
 _CHUNK_EVENTS = 1_000
@@ -48,45 +49,42 @@ async def audit(settings: AuditSettings, display: ProgressDisplay) -> list[Check
     """Run all checks.
 
     Raises:
+        NoHead: the write DB does not say where its log ends.
         SchemaMismatch: a database is not of this release's schema.
         UnsupportedBroker: the broker is too old.
     """
-    store = SqlEventStore(settings.write_db_url, readers=1)
+    write_engine = open_engine(settings.write_db_url, access="read", connections=1)
     engine = open_engine(settings.read_db_url, access="read", connections=1)
     try:
+        await asyncio.to_thread(check_schema, write_engine, WRITE_SCHEMA)
         await asyncio.to_thread(check_schema, engine, READ_SCHEMA)
-        head = await asyncio.to_thread(store.read_head)
+        log = await asyncio.to_thread(LogAudit, LogSource(write_engine))
+        head = log.head
         wait = settings.wait_seconds if settings.running else 0.0
         await wait_for_projections(engine, [projection.name for projection in PROJECTIONS], head.position, wait)
         views = await asyncio.to_thread(_read_views, engine, head)
         end = max(head.position, *(view.position for view in views))
         display.expect(end)
-        log = LogAudit(head)
         async with _stream(settings, head, wait) as stream:
-            position = 0
-            while position < end:
-                records = await asyncio.to_thread(store.read_log, position + 1, min(_CHUNK_EVENTS, end - position))
-                if not records:
-                    break
-                log.feed(records)
+            while rows := await asyncio.to_thread(log.next_part, end, _CHUNK_EVENTS):
+                records = [EventRecord._make(row) for row in rows]
                 for view in views:
                     view.feed(records)
                 if isinstance(stream, StreamAudit):
                     await _guarded(stream, stream.compare(records))
-                position = records[-1].position
                 display.advance(len(records))
-            now = await asyncio.to_thread(_look_beyond, store, log)
+            now = await asyncio.to_thread(log.finish)
             if isinstance(stream, StreamAudit):
                 stream_check = stream.check(head.position, now.position, running=settings.running)
             else:
                 stream_check = stream
         return [
-            *log.checks(),
+            *await asyncio.to_thread(log.checks),
             stream_check,
             *(check for view in views for check in view.checks(running=settings.running)),
         ]
     finally:
-        store.close()
+        write_engine.dispose()
         engine.dispose()
 
 
@@ -94,18 +92,6 @@ def _read_views(engine: sa.Engine, head: LogHead) -> list[ViewAudit]:
     # One transaction: all checkpoints and rows are of one moment.
     with engine.connect() as connection, connection.begin():
         return [ViewAudit(connection, projection(), head) for projection in PROJECTIONS]
-
-
-def _look_beyond(store: SqlEventStore, log: LogAudit) -> LogHead:
-    """The head as it is now, made sure that no event lies behind it (a running system may append while we look)."""
-    while True:
-        head = store.read_head()
-        beyond = store.read_log(head.position + 1, 1)
-        if not beyond:
-            return head
-        if store.read_head() == head:
-            log.beyond(head, beyond[0])
-            return head
 
 
 async def _guarded(stream: StreamAudit, work: Coroutine[Any, Any, None]) -> None:
@@ -118,14 +104,14 @@ async def _guarded(stream: StreamAudit, work: Coroutine[Any, Any, None]) -> None
 
 @asynccontextmanager
 async def _stream(settings: AuditSettings, head: LogHead, wait: float) -> AsyncIterator[StreamAudit | Check]:
-    """The stream, ready to be read; or the check that failed because there is no broker."""
+    """The stream, ready to be read; or the check that cannot be done because there is no broker."""
     if settings.broker is not None:
         await settings.broker.start()
     try:
         url = settings.broker.url if settings.broker is not None else settings.nats_url
         client, problem = await _connect(url)
         if client is None:
-            yield Check("stream", "equals the log, to the byte", 0, problem)
+            yield Check("stream", "equals the log, to the byte", 0, unchecked=problem)
             return
         try:
             stream = StreamAudit(client, settings.stream, settings.subject_prefix, head.epoch)

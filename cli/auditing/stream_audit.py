@@ -19,6 +19,7 @@ from cqrs.records import EventRecord, to_wire
 from cqrs.relay.stream import METADATA_EPOCH
 from cqrs.subjects import HEADER_EPOCH, HEADER_HASH, HEADER_POSITION, log_filter, log_subject
 
+_RULE = "equals the log, to the byte"
 _FETCH_SECONDS = 10.0
 _FETCH_MESSAGES = 500
 _POLL_SECONDS = 0.2
@@ -42,6 +43,7 @@ class StreamAudit:
         self._prefix = prefix
         self._epoch = epoch
         self._problem = FirstProblem()
+        self._unchecked = ""
         self._compared = 0
         self._last = 0
         """The stream's last sequence, as far as it is to be compared."""
@@ -77,19 +79,19 @@ class StreamAudit:
         )
 
     def failed(self, error: Exception) -> None:
-        """The broker did not answer, or not to the end."""
-        self._problem.found(f"the broker failed: {str(error) or type(error).__name__}")
+        """The broker did not answer, or not to the end: that says nothing about the stream."""
+        self._unchecked = self._unchecked or f"the broker failed: {str(error) or type(error).__name__}"
 
     async def compare(self, records: Sequence[EventRecord]) -> None:
         """Compare the next events of the log with the next messages of the stream, until there is a problem."""
-        if self._messages is None or self._problem.text:
+        if self._messages is None or self._problem.text or self._unchecked:
             return
         expected = [record for record in records if record.position <= self._last]
         while expected:
             try:
                 messages = await self._messages.fetch(min(len(expected), _FETCH_MESSAGES), timeout=_FETCH_SECONDS)
             except nats.errors.TimeoutError:
-                self._problem.found(f"position {expected[0].position} could not be read within {_FETCH_SECONDS:g} s")
+                self._unchecked = f"position {expected[0].position} could not be read within {_FETCH_SECONDS:g} s"
                 return
             for record, message in zip(expected, messages, strict=False):
                 self._compare(record, message)
@@ -108,6 +110,8 @@ class StreamAudit:
         When nothing runs, its end may be missing.
         """
         note = f"sequence {self._last:,}"
+        if self._unchecked:
+            return Check("stream", _RULE, self._compared, self._problem.text, unchecked=self._unchecked)
         if self._last > log_position_now:
             self._problem.found(f"it is ahead of the log: it ends at {self._last}, the log at {log_position_now}")
         if self._last < log_position:
@@ -116,7 +120,7 @@ class StreamAudit:
                 self._problem.found(f"{missing} yet")
             else:
                 note += f"; {missing}: the relay goes on when the system runs"
-        return Check("stream", "equals the log, to the byte", self._compared, self._problem.text, note)
+        return Check("stream", _RULE, self._compared, self._problem.text, note, self._problem.position)
 
     async def _info(self) -> StreamInfo | None:
         try:
@@ -143,6 +147,8 @@ class StreamAudit:
         }
         for name, value in expected.items():
             if found[name] != value:
-                self._problem.found(f"position {record.position}: {name} is {found[name]!r} instead of {value!r}")
+                self._problem.found(
+                    f"position {record.position}: {name} is {found[name]!r} instead of {value!r}", record.position
+                )
         if message.data != to_wire(record).SerializeToString():
-            self._problem.found(f"position {record.position}: the payload is not the event of the log")
+            self._problem.found(f"position {record.position}: the payload is not the event of the log", record.position)

@@ -1,25 +1,11 @@
-"""Options of everything that sends a command."""
+"""Options of commands that have prices or an address."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-RequestId = Annotated[
-    str,
-    typer.Option(
-        metavar="ID",
-        help="Makes the command safe to repeat: the same id again changes nothing. One is made if not given.",
-    ),
-]
-ExpectedVersion = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Only if it is at this version (as last seen); else it is refused as a conflict."),
-]
-OccurTime = Annotated[
-    str, typer.Option(metavar="TIME", help="For facts from the past: when it happened, as in 2026-05-01T12:30:00Z.")
-]
 Currency = Annotated[str, typer.Option(metavar="CODE", help="ISO 4217 code of the prices.")]
 Recipient = Annotated[str, typer.Option(metavar="NAME", help="Who receives it.", rich_help_panel="Address")]
 Lines = Annotated[
@@ -32,15 +18,3 @@ PostalCode = Annotated[str, typer.Option(metavar="CODE", help="Postal code.", ri
 Country = Annotated[
     str, typer.Option(metavar="CODE", help="ISO 3166-1 code: two letters, such as DE.", rich_help_panel="Address")
 ]
-
-
-def common_fields(request_id: str, expected_version: int | None, occur_time: str) -> dict[str, Any]:
-    """The fields that every command has. Without a request id, a new one."""
-    from cli.arguments import timestamp
-    from cqrs.ids import new_id
-
-    return {
-        "request_id": request_id or f"cli-{new_id()}",
-        "expected_version": expected_version,
-        "occur_time": timestamp(occur_time) if occur_time else None,
-    }

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import console
 from cli.command import command
-from cli.commands.command_options import ExpectedVersion, OccurTime, RequestId, common_fields
 from cli.console import OutputFormat
-from cli.options import Connection, MaxWait, Output, Token, with_connection
+from cli.options import CommandOptions, Connection, MaxWait, Output, Token, with_command_options, with_connection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,47 +23,39 @@ CustomerId = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The custome
 
 
 @command(app, "register", "orderstream customers register --id ada --name 'Ada Lovelace' --email ada@example.org")
-@with_connection
+@with_command_options
 def register(
     connection: Connection,
+    sent: CommandOptions,
     name: Annotated[str, typer.Option(metavar="NAME", help="The customer's name.")],
     email: Annotated[str, typer.Option(metavar="ADDRESS", help="The customer's email address.")],
     customer_id: Annotated[
         str, typer.Option("--id", metavar="ID", help="The customer's id. The server makes one if not given.")
     ] = "",
-    request_id: RequestId = "",
-    expected_version: ExpectedVersion = None,
-    occur_time: OccurTime = "",
     output: Output = OutputFormat.TEXT,
 ) -> None:
     """Register a customer."""
     from orderstream.customers.v1.commands_pb2 import RegisterCustomerRequest
 
-    request = RegisterCustomerRequest(
-        customer_id=customer_id, name=name, email=email, **common_fields(request_id, expected_version, occur_time)
-    )
-    _send(connection, output, request.request_id, lambda stub, seconds: stub.RegisterCustomer(request, timeout=seconds))
+    request = RegisterCustomerRequest(customer_id=customer_id, name=name, email=email, **sent.fields())
+    _send(connection, sent, output, request.request_id, lambda stub, call: stub.RegisterCustomer(request, **call))
 
 
 @command(app, "update", "orderstream customers update ada --name 'Ada King'")
-@with_connection
+@with_command_options
 def update(
     connection: Connection,
+    sent: CommandOptions,
     customer_id: CustomerId,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="The new name.")] = None,
     email: Annotated[str | None, typer.Option(metavar="ADDRESS", help="The new email address.")] = None,
-    request_id: RequestId = "",
-    expected_version: ExpectedVersion = None,
-    occur_time: OccurTime = "",
     output: Output = OutputFormat.TEXT,
 ) -> None:
     """Change a customer's name or email address. Their orders show it too."""
     from orderstream.customers.v1.commands_pb2 import UpdateCustomerRequest
 
-    request = UpdateCustomerRequest(
-        customer_id=customer_id, name=name, email=email, **common_fields(request_id, expected_version, occur_time)
-    )
-    _send(connection, output, request.request_id, lambda stub, seconds: stub.UpdateCustomer(request, timeout=seconds))
+    request = UpdateCustomerRequest(customer_id=customer_id, name=name, email=email, **sent.fields())
+    _send(connection, sent, output, request.request_id, lambda stub, call: stub.UpdateCustomer(request, **call))
 
 
 @command(app, "get", "orderstream customers get cdnow-00004", "orderstream customers get ada --token TOKEN -o json")
@@ -100,10 +91,11 @@ def get(
 
 def _send(
     connection: Connection,
+    sent: CommandOptions,
     output: OutputFormat,
     request_id: str,
     send: Callable[
-        [CustomerCommandServiceAsyncStub, float],
+        [CustomerCommandServiceAsyncStub, dict[str, Any]],
         Awaitable[RegisterCustomerResponse | UpdateCustomerResponse],
     ],
 ) -> None:
@@ -112,9 +104,8 @@ def _send(
     from cli.rendering.orders import customer_details
     from orderstream.customers.v1.commands_pb2_grpc import CustomerCommandServiceStub
 
-    answer = send_command(
-        connection, request_id, lambda channel: send(CustomerCommandServiceStub(channel), connection.timeout)
-    )
+    call = {"timeout": connection.timeout, "metadata": sent.metadata()}
+    answer = send_command(connection, request_id, lambda channel: send(CustomerCommandServiceStub(channel), call))
     console.print_one(output, console.to_json(answer), lambda: customer_details(answer.customer, answer.version))
     if output is OutputFormat.TEXT:
         console.note(f"token: {answer.consistency_token}")

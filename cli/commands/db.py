@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,7 @@ WriteDbUrl = Annotated[
         metavar="URL",
         envvar="ORDERSTREAM_WRITE_DB_URL",
         show_default="write.db in DIR",
-        help="The write DB, as sqlite:///FILE.",
+        help="The write DB: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE.",
     ),
 ]
 ReadDbUrl = Annotated[
@@ -76,7 +77,35 @@ def check(
         raise typer.Exit(ExitCode.CONFIG)
 
 
-def _table(columns: tuple[str, ...], rows: list[dict[str, str | None]]) -> RenderableType:
+@command(
+    app,
+    "grant",
+    "orderstream db grant --role orderstream_server --write-db-url postgresql://owner@db/orderstream",
+    "orderstream db grant --role auditor --read-only --write-db-url postgresql://owner@db/orderstream",
+)
+def grant(
+    role: Annotated[str, typer.Option("--role", metavar="NAME", help="The role, which must exist.")],
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="For who only reads the log: `log verify`, `log export`, `log head`.")
+    ] = False,
+    data: DataDir = Path("data"),
+    write_db_url: WriteDbUrl = "",
+    output: Output = OutputFormat.TEXT,
+) -> None:
+    """Give a role of PostgreSQL what the command server needs of the write DB, and no more.
+
+    It can insert and read events, and never change or remove one. To be run as the owner of the tables, after `db
+    upgrade` and again after each upgrade. Refused if the role had more rights by other ways: as a superuser or owner,
+    or by a grant to PUBLIC.
+    """
+    from cli.databases import databases, grant_role
+
+    database, _ = databases(data, write_db_url)
+    rows = [{"table": each.table, "rights": ", ".join(each.rights)} for each in grant_role(database, role, read_only)]
+    console.print_many(output, rows, lambda: _table(("table", "rights"), rows))
+
+
+def _table(columns: tuple[str, ...], rows: Sequence[Mapping[str, str | None]]) -> RenderableType:
     from rich import box
     from rich.table import Table
 

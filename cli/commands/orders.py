@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import console
 from cli.command import command
-from cli.commands.command_options import (
-    City,
-    Country,
-    Currency,
-    ExpectedVersion,
-    Lines,
-    OccurTime,
-    PostalCode,
-    Recipient,
-    Region,
-    RequestId,
-    common_fields,
-)
+from cli.commands.command_options import City, Country, Currency, Lines, PostalCode, Recipient, Region
 from cli.console import OutputFormat
-from cli.options import Connection, Output, with_connection
+from cli.options import CommandOptions, Connection, Output, with_command_options
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -50,9 +38,10 @@ OrderId = Annotated[str, typer.Argument(metavar="ORDER", help="The order's id.")
     "orderstream orders create --customer cdnow-00004 --item book-1,2,12.50,'A book' --item pen-7,1,0.99",
     "orderstream orders create --id order-1 --customer cdnow-00004 --item book-1,1,12.50 -o json",
 )
-@with_connection
+@with_command_options
 def create(
     connection: Connection,
+    sent: CommandOptions,
     customer: Annotated[str, typer.Option(metavar="CUSTOMER", help="The customer's id; they must be registered.")],
     items: Annotated[
         list[str],
@@ -68,9 +57,6 @@ def create(
     region: Region = "",
     postal_code: PostalCode = "",
     country: Country = "",
-    request_id: RequestId = "",
-    expected_version: ExpectedVersion = None,
-    occur_time: OccurTime = "",
     output: Output = OutputFormat.TEXT,
 ) -> None:
     """Place an order for a registered customer."""
@@ -82,21 +68,19 @@ def create(
         customer_id=customer,
         items=[arguments.item(text, currency) for text in items],
         shipping_address=arguments.address(recipient, lines or [], city, region, postal_code, country),
-        **common_fields(request_id, expected_version, occur_time),
+        **sent.fields(),
     )
-    _send(connection, output, request.request_id, lambda stub, seconds: stub.CreateOrder(request, timeout=seconds))
+    _send(connection, sent, output, request.request_id, lambda stub, call: stub.CreateOrder(request, **call))
 
 
 @command(app, "add-item", "orderstream orders add-item order-1 --item pen-7,3,0.99,'A pen'")
-@with_connection
+@with_command_options
 def add_item(
     connection: Connection,
+    sent: CommandOptions,
     order_id: OrderId,
     item: Annotated[str, typer.Option(metavar="SKU,QUANTITY,PRICE[,NAME]", help="What to add.")],
     currency: Currency = "USD",
-    request_id: RequestId = "",
-    expected_version: ExpectedVersion = None,
-    occur_time: OccurTime = "",
     output: Output = OutputFormat.TEXT,
 ) -> None:
     """Add an item, or more pieces of one that the order has. Before confirmation only."""
@@ -106,30 +90,26 @@ def add_item(
     request = AddOrderItemRequest(
         order_id=order_id,
         item=arguments.item(item, currency),
-        **common_fields(request_id, expected_version, occur_time),
+        **sent.fields(),
     )
-    _send(connection, output, request.request_id, lambda stub, seconds: stub.AddOrderItem(request, timeout=seconds))
+    _send(connection, sent, output, request.request_id, lambda stub, call: stub.AddOrderItem(request, **call))
 
 
 @command(app, "remove-item", "orderstream orders remove-item order-1 --sku pen-7 --quantity 2")
-@with_connection
+@with_command_options
 def remove_item(
     connection: Connection,
+    sent: CommandOptions,
     order_id: OrderId,
     sku: Annotated[str, typer.Option(metavar="SKU", help="The item's SKU.")],
     quantity: Annotated[int | None, typer.Option(metavar="N", help="How many pieces; all if not given.")] = None,
-    request_id: RequestId = "",
-    expected_version: ExpectedVersion = None,
-    occur_time: OccurTime = "",
     output: Output = OutputFormat.TEXT,
 ) -> None:
     """Remove an item, or some pieces of it. Before confirmation only."""
     from orderstream.orders.v1.commands_pb2 import RemoveOrderItemRequest
 
-    request = RemoveOrderItemRequest(
-        order_id=order_id, sku=sku, quantity=quantity, **common_fields(request_id, expected_version, occur_time)
-    )
-    _send(connection, output, request.request_id, lambda stub, seconds: stub.RemoveOrderItem(request, timeout=seconds))
+    request = RemoveOrderItemRequest(order_id=order_id, sku=sku, quantity=quantity, **sent.fields())
+    _send(connection, sent, output, request.request_id, lambda stub, call: stub.RemoveOrderItem(request, **call))
 
 
 @command(
@@ -137,9 +117,10 @@ def remove_item(
     "set-address",
     "orderstream orders set-address order-1 --recipient 'A. Buyer' --line 'Main Street 1' --city Berlin --country DE",
 )
-@with_connection
+@with_command_options
 def set_address(
     connection: Connection,
+    sent: CommandOptions,
     order_id: OrderId,
     recipient: Recipient = "",
     lines: Lines = None,
@@ -147,9 +128,6 @@ def set_address(
     region: Region = "",
     postal_code: PostalCode = "",
     country: Country = "",
-    request_id: RequestId = "",
-    expected_version: ExpectedVersion = None,
-    occur_time: OccurTime = "",
     output: Output = OutputFormat.TEXT,
 ) -> None:
     """Set or replace the shipping address. Before confirmation only."""
@@ -159,28 +137,21 @@ def set_address(
     request = ChangeShippingAddressRequest(
         order_id=order_id,
         shipping_address=arguments.address(recipient, lines or [], city, region, postal_code, country),
-        **common_fields(request_id, expected_version, occur_time),
+        **sent.fields(),
     )
-    _send(
-        connection,
-        output,
-        request.request_id,
-        lambda stub, seconds: stub.ChangeShippingAddress(request, timeout=seconds),
-    )
+    _send(connection, sent, output, request.request_id, lambda stub, call: stub.ChangeShippingAddress(request, **call))
 
 
 @command(app, "set-status", "orderstream orders set-status order-1 confirmed --expected-version 1")
-@with_connection
+@with_command_options
 def set_status(
     connection: Connection,
+    sent: CommandOptions,
     order_id: OrderId,
     status: Annotated[
         str,
         typer.Argument(metavar="STATUS", help="confirmed, paid, shipped, delivered or returned, one step at a time."),
     ],
-    request_id: RequestId = "",
-    expected_version: ExpectedVersion = None,
-    occur_time: OccurTime = "",
     output: Output = OutputFormat.TEXT,
 ) -> None:
     """Move an order one step along its life."""
@@ -190,47 +161,41 @@ def set_status(
     request = UpdateOrderStatusRequest(
         order_id=order_id,
         status=arguments.status(status),
-        **common_fields(request_id, expected_version, occur_time),
+        **sent.fields(),
     )
-    _send(
-        connection, output, request.request_id, lambda stub, seconds: stub.UpdateOrderStatus(request, timeout=seconds)
-    )
+    _send(connection, sent, output, request.request_id, lambda stub, call: stub.UpdateOrderStatus(request, **call))
 
 
 @command(app, "cancel", "orderstream orders cancel order-1 --reason 'changed my mind'")
-@with_connection
+@with_command_options
 def cancel(
     connection: Connection,
+    sent: CommandOptions,
     order_id: OrderId,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why.")],
-    request_id: RequestId = "",
-    expected_version: ExpectedVersion = None,
-    occur_time: OccurTime = "",
     output: Output = OutputFormat.TEXT,
 ) -> None:
     """Cancel an order. Not once it is shipped."""
     from orderstream.orders.v1.commands_pb2 import CancelOrderRequest
 
-    request = CancelOrderRequest(
-        order_id=order_id, reason=reason, **common_fields(request_id, expected_version, occur_time)
-    )
-    _send(connection, output, request.request_id, lambda stub, seconds: stub.CancelOrder(request, timeout=seconds))
+    request = CancelOrderRequest(order_id=order_id, reason=reason, **sent.fields())
+    _send(connection, sent, output, request.request_id, lambda stub, call: stub.CancelOrder(request, **call))
 
 
 def _send(
     connection: Connection,
+    sent: CommandOptions,
     output: OutputFormat,
     request_id: str,
-    send: Callable[[OrderCommandServiceAsyncStub, float], Awaitable[OrderResponse]],
+    send: Callable[[OrderCommandServiceAsyncStub, dict[str, Any]], Awaitable[OrderResponse]],
 ) -> None:
     """Send a command and print the order as it is after it."""
     from cli.calls import send_command
     from cli.rendering.orders import order_details
     from orderstream.orders.v1.commands_pb2_grpc import OrderCommandServiceStub
 
-    answer = send_command(
-        connection, request_id, lambda channel: send(OrderCommandServiceStub(channel), connection.timeout)
-    )
+    call = {"timeout": connection.timeout, "metadata": sent.metadata()}
+    answer = send_command(connection, request_id, lambda channel: send(OrderCommandServiceStub(channel), call))
     console.print_one(output, console.to_json(answer), lambda: order_details(answer.order, answer.version))
     if output is OutputFormat.TEXT:
         console.note(f"token: {answer.consistency_token}")

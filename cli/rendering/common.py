@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from rich.table import Table
 from rich.text import Text
 
+from cli.wording import counted
 from orderstream.orders.v1.order_pb2 import OrderStatus
 from orderstream.types.v1.freshness_pb2 import (
     FRESHNESS_STATE_BEHIND,
@@ -25,6 +27,14 @@ def status_name(status: int) -> str:
 def time_text(time: Timestamp) -> str:
     """A time in UTC, to the second."""
     return time.ToDatetime().strftime("%Y-%m-%d %H:%M:%S") + " UTC" if time.ByteSize() else "-"
+
+
+def facts_table() -> Table:
+    """For rows of a name and a value."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    return table
 
 
 def duration_text(seconds: float) -> str:
@@ -51,7 +61,8 @@ def freshness_banner(freshness: Freshness) -> Text:
     since = freshness.stale_for.ToNanoseconds() / 1e9
     if freshness.state == FRESHNESS_STATE_BEHIND:
         missing = freshness.log_position - freshness.as_of_position
-        why = f"{missing:,} events are not shown yet; behind for {duration_text(since)}"
+        verb = "is" if missing == 1 else "are"
+        why = f"{counted(missing, 'event')} {verb} not shown yet; behind for {duration_text(since)}"
     elif freshness.stale_for.ByteSize():
         why = f"nothing has been heard from the event log for {duration_text(since)}: newer events may be missing"
     else:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cli.amounts import format_money
 from cli.rendering.common import freshness_banner, status_name
+from cli.wording import counted
 from domain.money import nanos_of
 from orderstream.sales.v1.queries_pb2 import CustomerSales, GetSalesDashboardResponse, PeriodSales, StatusSales
 from orderstream.types.v1.money_pb2 import Money
@@ -24,7 +25,7 @@ def dashboard(answer: GetSalesDashboardResponse) -> RenderableType:
     parts: list[RenderableType] = [
         Text("Sales", style="bold"),
         freshness_banner(answer.freshness),
-        Text(f"{answer.order_count:,} orders · {answer.customer_count:,} customers"),
+        Text(f"{counted(answer.order_count, 'order')} · {counted(answer.customer_count, 'customer')}"),
     ]
     sections = (
         ("Revenue (without cancelled and returned orders)", _currencies(answer)),

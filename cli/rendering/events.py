@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from google.protobuf import symbol_database
 from google.protobuf.message import DecodeError, Message
+from rich.console import RenderableType
 from rich.text import Text
 
 from cli.amounts import format_money
 from cli.console import to_json
-from cli.rendering.common import status_name, time_text
+from cli.rendering.common import facts_table, status_name, time_text
 from orderstream.customers.v1 import events_pb2 as customer_events
 from orderstream.events.v1.event_pb2 import RecordedEvent
 from orderstream.orders.v1 import events_pb2 as order_events
@@ -19,10 +21,10 @@ from orderstream.orders.v1 import events_pb2 as order_events
 _CONTRACT = (customer_events, order_events)
 
 
-def event_line(event: RecordedEvent) -> Text:
+def event_line(event: RecordedEvent, position_width: int = 8) -> Text:
     """Position, time, type, aggregate and version, and what happened in a few words."""
     line = Text(overflow="fold")
-    line.append(f"{event.position:>8} ", style="bold")
+    line.append(f"{event.position:>{position_width}} ", style="bold")
     line.append(f"{time_text(event.record_time)} ", style="dim")
     line.append(f"{event.event_type.rpartition('.')[2]} ", style="cyan")
     line.append(f"{event.aggregate_id} v{event.version}")
@@ -31,6 +33,30 @@ def event_line(event: RecordedEvent) -> Text:
     if words:
         line.append(f"  {words}", style="dim")
     return line
+
+
+def event_details(event: RecordedEvent) -> RenderableType:
+    """Everything about one event."""
+    facts = facts_table()
+    facts.add_row("event", f"{event.event_type} ({event.event_id})")
+    facts.add_row("of", f"{event.aggregate_type} {event.aggregate_id}, version {event.version}")
+    facts.add_row("position", f"{event.position:,}")
+    facts.add_row("recorded", time_text(event.record_time))
+    metadata = event.metadata
+    for name, value in (
+        ("by", metadata.actor),
+        ("because", metadata.reason),
+        ("request id", metadata.request_id),
+        ("correlation id", metadata.correlation_id),
+        ("causation id", metadata.causation_id),
+        ("trace", metadata.traceparent),
+    ):
+        if value:
+            facts.add_row(name, value)
+    facts.add_row("hash", event.hash.hex())
+    data = event_json(event)["data"]
+    facts.add_row("data", json.dumps({key: data[key] for key in data if key != "@type"}, indent=2, ensure_ascii=False))
+    return facts
 
 
 def event_json(event: RecordedEvent) -> dict[str, Any]:

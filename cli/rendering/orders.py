@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from cli.amounts import format_money
-from cli.rendering.common import status_name, time_text
+from cli.rendering.common import facts_table, status_name, time_text
 from orderstream.customers.v1.customer_pb2 import Customer
 from orderstream.customers.v1.queries_pb2 import CustomerView
 from orderstream.orders.v1.order_pb2 import Address, Order, OrderItem
@@ -18,7 +18,7 @@ from orderstream.orders.v1.queries_pb2 import OrderView, OrderViewItem
 
 def order_details(order: Order | OrderView, version: int) -> RenderableType:
     """One order, everything of it."""
-    facts = _facts()
+    facts = facts_table()
     facts.add_row("order", order.order_id)
     customer = order.customer_id
     if isinstance(order, OrderView) and order.customer_name:
@@ -61,7 +61,7 @@ def order_table(orders: Iterable[OrderView]) -> RenderableType:
 
 def customer_details(customer: Customer | CustomerView, version: int) -> RenderableType:
     """One customer."""
-    facts = _facts()
+    facts = facts_table()
     facts.add_row("customer", customer.customer_id)
     facts.add_row("name", customer.name)
     facts.add_row("email", customer.email)
@@ -69,13 +69,6 @@ def customer_details(customer: Customer | CustomerView, version: int) -> Rendera
     facts.add_row("last change", time_text(customer.update_time))
     facts.add_row("version", str(version))
     return facts
-
-
-def _facts() -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    return table
 
 
 def _items(items: Iterable[OrderItem | OrderViewItem]) -> Table:

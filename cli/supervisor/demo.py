@@ -17,6 +17,7 @@ from cli.importing.report import ImportReport
 from cli.importing.requests import CURRENCY
 from cli.importing.rows import Purchase, PurchaseFile
 from cli.options import Connection
+from cli.wording import counted
 from domain.money import money_of, nanos_of
 from orderstream.events.v1.event_service_pb2 import DescribeLogRequest
 from orderstream.events.v1.event_service_pb2_grpc import EventServiceStub
@@ -40,7 +41,8 @@ class Totals(NamedTuple):
     """Billionths of a dollar."""
 
     def __str__(self) -> str:
-        return f"{self.orders:,} orders of {self.customers:,} customers, {format_money(money_of(CURRENCY, self.nanos))}"
+        revenue = format_money(money_of(CURRENCY, self.nanos))
+        return f"{counted(self.orders, 'order')} of {counted(self.customers, 'customer')}, {revenue}"
 
 
 async def run_demo(connection: Connection) -> GetSalesDashboardResponse:
@@ -57,7 +59,9 @@ async def run_demo(connection: Connection) -> GetSalesDashboardResponse:
         await session.import_file(file, channel, report)
         console.note(session.report_line(report))
         if report.refusals:
-            raise CheckFailed(f"{len(report.refusals)} rows of the demo data were refused", hint="they are named above")
+            raise CheckFailed(
+                f"refused: {counted(len(report.refusals), 'row')} of the demo data", hint="the reasons are above"
+            )
         log = await EventServiceStub(channel).DescribeLog(DescribeLogRequest(), timeout=connection.timeout)
     async with connected(connection, connection.query_server) as channel:
         answer = await _dashboard(channel, connection, report.consistency_token)
@@ -99,4 +103,5 @@ def _check(answer: GetSalesDashboardResponse, expected: Totals, log_position: in
         raise CheckFailed(
             f"the dashboard shows {shown}; the file has {expected}", hint="`orderstream verify` tells more"
         )
-    console.note(f"the file has {expected}; the dashboard also shows the effect of {beside:,} events beside the demo's")
+    others = counted(beside, "event")
+    console.note(f"the file has {expected}; the dashboard also shows the effect of {others} beside the demo's")

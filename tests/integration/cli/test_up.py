@@ -163,9 +163,9 @@ def test_ctrl_c_while_it_starts_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def _tamper(data: Path, database: str, *statements: str) -> None:
-    from cqrs.database.engine import _sqlite_module
+    from cqrs.database.sqlite import sqlite_module
 
-    connection = _sqlite_module().connect(data / database)
+    connection = sqlite_module().connect(data / database)
     # Events are append-only by triggers: whoever tampers takes them away first.
     for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
         connection.execute(f"DROP TRIGGER {name}")

@@ -12,7 +12,9 @@ from cli.amounts import money
 from cli.rendering.common import duration_text, freshness_banner
 from cli.rendering.dashboard import bar, dashboard
 from cli.rendering.events import event_json, event_line
-from orderstream.events.v1.event_pb2 import RecordedEvent
+from cli.rendering.trees import causation_tree, node_json
+from orderstream.events.v1.event_pb2 import EventMetadata, RecordedEvent
+from orderstream.events.v1.event_service_pb2 import CausationNode, GetCausationTreeResponse
 from orderstream.orders.v1.events_pb2 import OrderStatusChanged
 from orderstream.orders.v1.order_pb2 import OrderStatus
 from orderstream.sales.v1.queries_pb2 import CurrencySales, GetSalesDashboardResponse, PeriodSales
@@ -107,3 +109,20 @@ def test_an_event_of_a_type_that_this_release_does_not_know_is_shown_too() -> No
     )
     assert "Later" in text_of(event_line(event))
     assert event_json(event)["data"] == {"@type": "x/orderstream.Later", "value": "01"}
+
+
+def node(position: int, parent: int, **metadata: str) -> CausationNode:
+    event = RecordedEvent(position=position, aggregate_id=f"a-{position}", metadata=EventMetadata(**metadata))
+    return CausationNode(event=event, parent_position=parent, depth=1 if parent else 0)
+
+
+def test_events_stand_below_what_led_to_them_and_a_cause_that_is_not_shown_is_named() -> None:
+    nodes = [node(2, 0), node(3, 1, actor="ada", reason="call 17"), node(4, 2), node(5, 4), node(6, 2)]
+    lines = text_of(causation_tree(GetCausationTreeResponse(nodes=nodes), marked=5)).splitlines()
+    assert [line.split(" ")[0] for line in lines] == ["2", "├──", "│", "└──", "3"]
+    assert "a-5" in lines[2]
+    assert "◀" in lines[2]
+    assert "(ada: call 17)" in lines[4]
+    assert "← event 1" in lines[4]
+    assert node_json(nodes[1])["parent_position"] == "1"
+    assert text_of(causation_tree(GetCausationTreeResponse())).strip() == "no events"

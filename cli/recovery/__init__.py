@@ -1,0 +1,1 @@
+"""Brings log, stream and read models back to one history."""
