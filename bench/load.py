@@ -1,22 +1,16 @@
-"""Load clients: h2load where it is installed, else one in Python, in processes of its own.
-
-Both send one and the same request again and again, at a constant number in flight, and look at no answer: the caller
-verifies by what the servers then hold.
-"""
+"""Putting load on a server, from a process apart: single calls, or streams of many commands."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
-import shutil
 import struct
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import quantiles
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-_DEADLINE_SECONDS = 60.0
+_DEADLINE_SECONDS = 120.0
 """A run that takes longer is a failure: runs are planned for about a second."""
 
 
@@ -25,14 +19,14 @@ class LoadFailed(Exception):
 
 
 class Target(NamedTuple):
-    """One unary call, as it goes over the wire again and again."""
+    """A method and its requests, as it goes over the wire."""
 
-    address: str
-    """host:port."""
+    addresses: Sequence[str]
+    """host:port of each server that takes it; connections are spread over them."""
     method: str
     """Such as `/package.Service/Method`."""
-    request: bytes
-    """The serialised request."""
+    requests: Sequence[bytes]
+    """The serialised requests, sent in turn, and again from the first when there are no more."""
 
 
 class LoadResult(NamedTuple):
@@ -45,113 +39,78 @@ class LoadResult(NamedTuple):
     """Payload of all answers, without framing. Errors have none: it tells whether the calls succeeded."""
 
 
-class LoadClient(Protocol):
-    """What can put load on a server."""
+class StreamResult(NamedTuple):
+    """One run of streams."""
 
-    name: str
+    commands_per_second: float
+    answer_bytes: int
+    """Payload of all answers."""
 
-    async def run(self, target: Target, calls: int, in_flight: int) -> LoadResult:
-        """Send `calls` calls, `in_flight` at a time.
+
+class LoadClient:
+    """Starts the load clients. It looks at no answer: the caller verifies by what the servers then hold."""
+
+    def __init__(self, scratch: Path) -> None:
+        """Use `scratch`, a folder, for its files."""
+        self._file = scratch / "requests.bin"
+
+    async def call(self, target: Target, calls: int, in_flight: int) -> LoadResult:
+        """Make `calls` calls, `in_flight` at a time.
 
         Raises:
             LoadFailed: a call got no answer.
         """
-        ...
+        write_requests(self._file, target.requests)
+        arguments = (",".join(target.addresses), target.method, str(self._file), str(calls), str(in_flight))
+        output = json.loads(await _output_of("bench.http2_client", *arguments))
+        return LoadResult(
+            output["calls_per_second"],
+            output["p50_ms"],
+            output["p99_ms"],
+            max(0, output["data_bytes"] - calls * 5),
+        )
+
+    async def stream(self, target: Target, messages: int, commands: int, streams: int) -> StreamResult:
+        """Send `messages` messages on `streams` bidirectional streams, each message with so many `commands`.
+
+        Raises:
+            LoadFailed: a message got no answer.
+        """
+        write_requests(self._file, target.requests)
+        arguments = (",".join(target.addresses), target.method, str(self._file), str(messages), str(streams))
+        output = json.loads(await _output_of("bench.stream_client", *arguments))
+        return StreamResult(output["messages_per_second"] * commands, output["answer_bytes"])
 
 
-def find_client(scratch: Path) -> LoadClient:
-    """The lightest load client of this machine. `scratch` is a folder for its files."""
-    h2load = shutil.which("h2load")
-    return H2Load(h2load, scratch) if h2load else PythonClient(scratch)
+def write_requests(file: Path, requests: Sequence[bytes]) -> None:
+    """Write requests for a load client, each behind its length."""
+    file.write_bytes(b"".join(struct.pack(">I", len(request)) + request for request in requests))
 
 
-def _connections(in_flight: int) -> int:
-    return min(4, in_flight)
+def read_requests(file: Path) -> list[bytes]:
+    """What `write_requests` wrote."""
+    content = file.read_bytes()
+    requests, at = [], 0
+    while at < len(content):
+        behind = at + 4 + int.from_bytes(content[at : at + 4], "big")
+        requests.append(content[at + 4 : behind])
+        at = behind
+    return requests
 
 
-def _percentiles(milliseconds: list[float]) -> tuple[float, float]:
-    cuts = quantiles(milliseconds, n=100, method="inclusive")
-    return cuts[49], cuts[98]
-
-
-async def _output_of(*command: str) -> str:
+async def _output_of(module: str, *arguments: str) -> str:
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *(sys.executable, "-m", module, *arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
         async with asyncio.timeout(_DEADLINE_SECONDS):
             output, _ = await process.communicate()
     except TimeoutError:
-        raise LoadFailed(f"{command[0]} has not ended within {_DEADLINE_SECONDS} s") from None
+        raise LoadFailed(f"{module} has not ended within {_DEADLINE_SECONDS} s") from None
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode != 0:
-        raise LoadFailed(f"{command[0]} ended with status {process.returncode}: {output.decode(errors='replace')}")
+        raise LoadFailed(f"{module} ended with status {process.returncode}: {output.decode(errors='replace')}")
     return output.decode()
-
-
-class H2Load:
-    """The load tester of nghttp2. It speaks HTTP/2 and knows no gRPC: it frames nothing and sees no grpc-status."""
-
-    name = "h2load"
-
-    def __init__(self, program: str, scratch: Path) -> None:
-        self._program = program
-        self._body = scratch / "request.bin"
-        self._log = scratch / "calls.tsv"
-
-    async def run(self, target: Target, calls: int, in_flight: int) -> LoadResult:
-        """Send `calls` calls, `in_flight` at a time."""
-        connections = _connections(in_flight)
-        self._body.write_bytes(struct.pack(">BI", 0, len(target.request)) + target.request)
-        self._log.unlink(missing_ok=True)
-        output = await _output_of(
-            self._program,
-            f"--requests={calls}",
-            f"--clients={connections}",
-            f"--max-concurrent-streams={in_flight // connections}",
-            f"--data={self._body}",
-            "--header=content-type: application/grpc",
-            "--header=te: trailers",
-            f"--log-file={self._log}",
-            f"http://{target.address}{target.method}",
-        )
-        finished = re.search(r"finished in .*?, ([\d.]+) req/s", output)
-        answered = re.search(r"(\d+) succeeded", output)
-        data = re.search(r"headers.*, \S+ \((\d+)\) data", output)
-        if finished is None or answered is None or data is None or int(answered[1]) != calls:
-            raise LoadFailed(f"h2load has not got {calls} answers:\n{output}")
-        microseconds = [float(line.rsplit("\t", 1)[1]) for line in self._log.read_text().splitlines()]
-        p50, p99 = _percentiles([value / 1000 for value in microseconds])
-        return LoadResult(float(finished[1]), p50, p99, max(0, int(data[1]) - calls * 5))
-
-
-class PythonClient:
-    """The fallback. Heavier than the servers that it loads: compare its ratios only with its own."""
-
-    name = "python"
-
-    def __init__(self, scratch: Path) -> None:
-        self._request = scratch / "request.bin"
-
-    async def run(self, target: Target, calls: int, in_flight: int) -> LoadResult:
-        """Send `calls` calls, `in_flight` at a time, from as many processes as h2load would use connections."""
-        self._request.write_bytes(target.request)
-        processes = _connections(in_flight)
-        share = calls // processes
-        outputs = await asyncio.gather(
-            *(
-                _output_of(
-                    *(sys.executable, "-m", "bench.python_client", target.address, target.method, str(self._request)),
-                    str(share if index else calls - share * (processes - 1)),
-                    str(in_flight // processes),
-                )
-                for index in range(processes)
-            )
-        )
-        results = [json.loads(output) for output in outputs]
-        p50, p99 = _percentiles([value for result in results for value in result["milliseconds"]])
-        span = max(result["end"] for result in results) - min(result["begin"] for result in results)
-        return LoadResult(calls / span, p50, p99, sum(result["answer_bytes"] for result in results))

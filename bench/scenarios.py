@@ -1,167 +1,173 @@
-"""What is measured: the calls, how often, and how their effect is verified."""
+"""What is measured, one part of the system after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from statistics import median
-from time import monotonic
-from typing import NamedTuple
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from statistics import median, quantiles
+from typing import NamedTuple, TypeVar
 
 import grpc
 
-from bench.echo_server import METHOD as ECHO
-from bench.load import LoadClient, LoadFailed, LoadResult, Target
-from orderstream.customers.v1.commands_pb2 import RegisterCustomerRequest
-from orderstream.customers.v1.commands_pb2_grpc import CustomerCommandServiceStub
-from orderstream.events.v1.event_service_pb2 import DescribeLogRequest
-from orderstream.events.v1.event_service_pb2_grpc import EventServiceStub
-from orderstream.orders.v1.commands_pb2 import CreateOrderRequest, CreateOrderResponse
-from orderstream.orders.v1.commands_pb2_grpc import OrderCommandServiceStub
-from orderstream.orders.v1.order_pb2 import OrderItem
-from orderstream.orders.v1.queries_pb2 import GetOrderRequest
-from orderstream.orders.v1.queries_pb2_grpc import OrderQueryServiceStub
-from orderstream.types.v1.money_pb2 import Money
+from bench.commands import COMMANDS_PER_MESSAGE, CommandSide, Updates
+from bench.durable import fsync_ms, postgresql_commit_ms, sqlite_commit_ms
+from bench.load import LoadClient
+from bench.pairs import CommitTime, Turns, Yardstick
+from bench.queries import QuerySide
+from bench.report import Results
+from bench.system import Served, System
+from tools.postgresql_server import PostgresServer
 
-CREATE_ORDER = "/orderstream.orders.v1.OrderCommandService/CreateOrder"
-GET_ORDER = "/orderstream.orders.v1.OrderQueryService/GetOrder"
+IN_FLIGHT = (1, 16, 64)
+"""How many calls wait at a time."""
 
-CALL_SECONDS = 30.0
-"""Deadline of the few calls that are made outside of the load."""
+_BULK_STREAMS = 4
+_POSTGRESQL_SHAPES = ((1, 1), (1, 2), (2, 1))
+"""Servers, and workers of each, of which the best is measured in full."""
 
-Verify = Callable[[LoadResult, int], Awaitable[None]]
-"""Makes sure that a run of so many calls did what it should; raises LoadFailed."""
+_POSTGRESQL_SETTINGS = {"shared_buffers": "256MB", "fsync": "on", "synchronous_commit": "on", "max_wal_size": "2GB"}
+"""Durable as it is by default; room enough that a short run is not about checkpoints."""
 
 
-class Turns(NamedTuple):
-    """How often and how long a call and the echo take turns."""
-
-    rounds: int
-    seconds: float
-    """Of one turn, about."""
+_P = TypeVar("_P")
 
 
-@dataclass
-class Pair:
-    """Runs of a call and of the echo with a request of the same size, in turn."""
+class Plan(NamedTuple):
+    """How long to measure."""
 
-    in_flight: int
-    call: list[LoadResult] = field(default_factory=list)
-    echo: list[LoadResult] = field(default_factory=list)
-
-    def figures(self, name: str) -> dict[str, float]:
-        """Medians over the rounds, by their names; the ratio is the median of each round's ratio."""
-        figures = {}
-        for who, runs in ((name, self.call), (f"{name}.echo", self.echo)):
-            prefix = f"{who}.c{self.in_flight}"
-            figures[f"{prefix}.calls_per_second"] = median(run.calls_per_second for run in runs)
-            figures[f"{prefix}.p50_ms"] = median(run.p50_ms for run in runs)
-            figures[f"{prefix}.p99_ms"] = median(run.p99_ms for run in runs)
-        ratios = [a.calls_per_second / b.calls_per_second for a, b in zip(self.call, self.echo, strict=True)]
-        figures[f"{name}.c{self.in_flight}.ratio_to_echo"] = median(ratios)
-        return figures
+    turns: Turns
+    """Of each call and the echo."""
+    updates: int
+    """How many status updates of orders that are not in memory are made ready."""
+    visible: int
+    """How many orders are followed from command to query."""
 
 
-async def measure_pair(
-    client: LoadClient, echo_address: str, target: Target, verify: Verify, *, in_flight: int, turns: Turns
-) -> Pair:
-    """Measure `target` beside the echo, in turn, after a warm-up that does not count."""
-    echo = Target(echo_address, ECHO, target.request)
+class Bench:
+    """What all scenarios need, and what they have found."""
 
-    async def run(whom: Target, calls: int) -> LoadResult:
-        result = await client.run(whom, calls, in_flight)
-        if whom is target:
-            await verify(result, calls)
-        elif result.answer_bytes != calls * len(target.request):
-            raise LoadFailed(f"the echo answered {result.answer_bytes} bytes to {calls} × {len(target.request)}")
-        return result
+    def __init__(self, yardstick: Yardstick, plan: Plan, scratch: Path) -> None:
+        """Measure with `yardstick`, by `plan`, with files in `scratch`."""
+        self.results = Results()
+        self._yardstick = yardstick
+        self._plan = plan
+        self._scratch = scratch
 
-    warm_up_calls = 20 * in_flight + 100
-    planned = {
-        whom: max(warm_up_calls, round((await run(whom, warm_up_calls)).calls_per_second * turns.seconds))
-        for whom in (echo, target)
-    }
-    pair = Pair(in_flight)
-    for _ in range(turns.rounds):
-        pair.echo.append(await run(echo, planned[echo]))
-        pair.call.append(await run(target, planned[target]))
-    return pair
+    async def sqlite(self) -> None:
+        """Commands on SQLite, with relay and broker at work."""
+        self.results.others["fsync_ms"] = await asyncio.to_thread(fsync_ms, self._scratch)
+        async with AsyncExitStack() as stack:
+            system = System(self._scratch / "sqlite", stack)
+            await system.start_broker()
+            cold = Updates(steps=1)
+            async with system.command_servers() as servers, command_side(servers) as commands:
+                await self._commands(commands, "sqlite", _off_loop(sqlite_commit_ms, self._scratch))
+                await cold.stock(commands, self._plan.updates)
+            async with system.command_servers() as servers, command_side(servers) as commands:
+                name = "update_status.cold.sqlite"
+                pair = await self._yardstick.measure(commands.update_status(cold), IN_FLIGHT[-1], self._plan.turns)
+                self.results.add(name, pair)
+
+    async def whole_system(self) -> None:
+        """Cached queries, the way from command to query, and commands with everything at work."""
+        async with AsyncExitStack() as stack:
+            system = System(self._scratch / "whole", stack)
+            await system.start_broker()
+            servers = await stack.enter_async_context(system.command_servers())
+            commands = await stack.enter_async_context(command_side(servers))
+            await system.start_projector(servers[0].address)
+            address = (await system.start_query_server()).address
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
+            await self._queries(QuerySide(address, channel), commands)
+
+    async def postgresql(self) -> None:
+        """Commands on PostgreSQL, with as many server processes as serve best."""
+        with PostgresServer(_POSTGRESQL_SETTINGS, "bench") as server:
+            url = server.url.render_as_string(hide_password=False)
+            async with AsyncExitStack() as stack:
+                system = System(self._scratch / "postgresql", stack, write_db_url=url)
+                await system.start_broker()
+                best = await self._best_shape(system)
+                async with system.command_servers(*best) as servers, command_side(servers) as commands:
+                    await self._commands(commands, "postgresql", _off_loop(postgresql_commit_ms, url))
+
+    async def _commands(self, commands: CommandSide, database: str, commit_time: CommitTime) -> None:
+        turns = self._plan.turns
+        for in_flight in IN_FLIGHT:
+            alone = commit_time if in_flight == 1 else None
+            pair = await self._yardstick.measure(commands.create_order, in_flight, turns, alone)
+            self.results.add(f"create_order.{database}", pair)
+        pair = await self._yardstick.measure(commands.update_status(Updates()), IN_FLIGHT[-1], turns)
+        self.results.add(f"update_status.{database}", pair)
+        await self._bulk(commands, database)
+
+    async def _bulk(self, commands: CommandSide, database: str) -> None:
+        """Bulk streams beside single calls, in turn, after a warm-up that does not count."""
+        turns = self._plan.turns
+        rate = await stream_orders(self._yardstick.client, commands, 3_000)
+        unary = await self._yardstick.run(commands.create_order, 1_500, IN_FLIGHT[-1])
+        bulk, ratios = [], []
+        for _ in range(turns.rounds):
+            unary = await self._yardstick.run(
+                commands.create_order, max(500, round(unary.calls_per_second * turns.seconds)), IN_FLIGHT[-1]
+            )
+            rate = await stream_orders(self._yardstick.client, commands, round(rate * turns.seconds))
+            bulk.append(rate)
+            ratios.append(rate / unary.calls_per_second)
+        self.results.others[f"bulk.{database}.commands_per_second"] = median(bulk)
+        self.results.others[f"bulk.{database}.ratio_to_unary"] = median(ratios)
+
+    async def _best_shape(self, system: System) -> tuple[int, int]:
+        """How many servers, with how many workers each, take the most commands on PostgreSQL."""
+        rates: dict[tuple[int, int], float] = {}
+        turns = Turns(min(3, self._plan.turns.rounds), self._plan.turns.seconds)
+        for shape in _POSTGRESQL_SHAPES:
+            async with system.command_servers(*shape) as servers, command_side(servers) as commands:
+                pair = await self._yardstick.measure(commands.create_order, IN_FLIGHT[-1], turns)
+            figures = pair.figures("")
+            name = f"create_order.postgresql.servers_{shape[0]}_workers_{shape[1]}.c{IN_FLIGHT[-1]}.ratio_to_echo"
+            rates[shape] = self.results.others[name] = figures[f".c{IN_FLIGHT[-1]}.ratio_to_echo"]
+        best = max(rates, key=lambda shape: rates[shape])
+        self.results.others["create_order.postgresql.servers"] = best[0]
+        self.results.others["create_order.postgresql.workers_of_each"] = best[1]
+        return best
+
+    async def _queries(self, queries: QuerySide, commands: CommandSide) -> None:
+        turns, others = self._plan.turns, self.results.others
+        get_order = await queries.get_order(await commands.place_order())
+        for in_flight in IN_FLIGHT:
+            self.results.add("get_order.cached", await self._yardstick.measure(get_order, in_flight, turns))
+
+        lags = [await queries.wait_until_visible(await commands.place_order()) for _ in range(self._plan.visible)]
+        cuts = quantiles(lags, n=100, method="inclusive")
+        others |= {"commit_to_visible.p50_ms": 1000 * cuts[49], "commit_to_visible.p99_ms": 1000 * cuts[98]}
+
+        name = "create_order.sqlite.whole_system"
+        self.results.add(name, await self._yardstick.measure(commands.create_order, IN_FLIGHT[-1], turns))
+        lag = await queries.wait_until_visible(await commands.place_order())
+        others[f"{name}.behind_after_load_ms"] = 1000 * lag
 
 
-class CommandSide:
-    """The command server, as a client sees it."""
-
-    def __init__(self, address: str, channel: grpc.aio.Channel) -> None:
-        self.position = 0
-        """How many events the log must have by now."""
-        self._log = EventServiceStub(channel)
-        self._orders = OrderCommandServiceStub(channel)
-        self._customers = CustomerCommandServiceStub(channel)
-        self._order = CreateOrderRequest(
-            customer_id="bench-customer",
-            items=[
-                OrderItem(
-                    sku=f"sku-{number}",
-                    name=f"Article number {number}",
-                    quantity=number,
-                    unit_price=Money(currency_code="USD", units=12, nanos=990_000_000),
-                )
-                for number in (1, 2)
-            ],
-        )
-        # No ids: the server makes them, so that one request repeated creates an order each time.
-        self.create_order = Target(address, CREATE_ORDER, self._order.SerializeToString())
-
-    async def register_customer(self) -> None:
-        """The customer whom all orders belong to."""
-        await self._customers.RegisterCustomer(
-            RegisterCustomerRequest(customer_id="bench-customer", name="Bench", email="bench@orderstream.example"),
-            timeout=CALL_SECONDS,
-        )
-        self.position = await self._head()
-
-    async def place_order(self) -> CreateOrderResponse:
-        """One order."""
-        response = await self._orders.CreateOrder(self._order, timeout=CALL_SECONDS)
-        self.position += 1
-        return response
-
-    async def verify_created(self, _result: LoadResult, calls: int) -> None:
-        """Each call has added its event to the log, and nothing else has."""
-        self.position += calls
-        found = await self._head()
-        if found != self.position:
-            raise LoadFailed(f"after {calls} commands the log ends at {found}, not at {self.position}")
-
-    async def _head(self) -> int:
-        return (await self._log.DescribeLog(DescribeLogRequest(), timeout=CALL_SECONDS)).position
+@asynccontextmanager
+async def command_side(servers: Sequence[Served]) -> AsyncIterator[CommandSide]:
+    """A client of these command servers, ready to measure."""
+    addresses = [server.address for server in servers]
+    async with grpc.aio.insecure_channel(addresses[0]) as channel:
+        commands = CommandSide(addresses, channel)
+        await commands.open()
+        yield commands
 
 
-class QuerySide:
-    """The query server, as a client sees it."""
+async def stream_orders(client: LoadClient, commands: CommandSide, orders: int) -> float:
+    """Place about so many orders by bulk streams; returns how many a second."""
+    messages = max(_BULK_STREAMS, round(orders / COMMANDS_PER_MESSAGE))
+    result = await client.stream(commands.bulk, messages, COMMANDS_PER_MESSAGE, _BULK_STREAMS)
+    await commands.verify_added(messages * COMMANDS_PER_MESSAGE)
+    return result.commands_per_second
 
-    def __init__(self, address: str, channel: grpc.aio.Channel) -> None:
-        self._address = address
-        self._orders = OrderQueryServiceStub(channel)
-        self._shortest_answer = 0
 
-    async def get_order(self, placed: CreateOrderResponse) -> Target:
-        """The call that reads this order, which is then in the cache."""
-        request = GetOrderRequest(order_id=placed.order.order_id)
-        await self.wait_until_visible(placed)
-        answer = await self._orders.GetOrder(request, timeout=CALL_SECONDS)
-        self._shortest_answer = answer.order.ByteSize()
-        return Target(self._address, GET_ORDER, request.SerializeToString())
-
-    async def verify_answered(self, result: LoadResult, calls: int) -> None:
-        """Each answer had the order in it."""
-        if result.answer_bytes < calls * self._shortest_answer:
-            raise LoadFailed(f"{calls} answers had {result.answer_bytes} bytes, an order has {self._shortest_answer}")
-
-    async def wait_until_visible(self, placed: CreateOrderResponse) -> float:
-        """Wait until a query has answered with the order in it; returns the seconds from the call to the answer."""
-        request = GetOrderRequest(order_id=placed.order.order_id, consistency_token=placed.consistency_token)
-        request.max_wait.FromSeconds(int(CALL_SECONDS))
-        begin = monotonic()
-        await self._orders.GetOrder(request, timeout=CALL_SECONDS)
-        return monotonic() - begin
+def _off_loop(work: Callable[[_P], float], argument: _P) -> CommitTime:
+    """Measure on a thread, so that the loop goes on."""
+    return lambda: asyncio.to_thread(work, argument)

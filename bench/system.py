@@ -7,12 +7,13 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from cqrs.broker.embedded import EmbeddedBroker
 from cqrs.database.engine import open_engine
-from cqrs.database.migrations import upgrade_schema
+from cqrs.database.migrations import Schema, upgrade_schema
 from cqrs.store.schema import WRITE_SCHEMA
 from readmodel.schema import READ_SCHEMA
 
@@ -24,53 +25,83 @@ class PartFailed(Exception):
     """A process of the system did not start, or died; the message ends with what it logged."""
 
 
-class System:
-    """The parts, started one by one; `stack` stops them in reverse."""
+class Served(NamedTuple):
+    """A process that serves."""
 
-    def __init__(self, scratch: Path, stack: AsyncExitStack) -> None:
+    address: str
+    """host:port of its gRPC endpoint."""
+    pid: int
+
+    @property
+    def resident_bytes(self) -> int:
+        """The memory that it and its children have in RAM; what several share (after a fork) counts once.
+
+        From the kernel's accounts in /proc: Linux only.
+        """
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return sum(_proportional_bytes(pid) for pid in (str(self.pid), *children))
+
+
+class System:
+    """The parts of one system, started one by one; `stack` stops them in reverse."""
+
+    def __init__(self, scratch: Path, stack: AsyncExitStack, write_db_url: str | None = None) -> None:
+        """Have its data in `scratch`, a new folder, but the write DB at `write_db_url`, if that is given."""
+        scratch.mkdir()
         self._scratch = scratch
         self._stack = stack
-        self._write_db_url = f"sqlite:///{scratch}/write.db"
-        self._read_db_url = f"sqlite:///{scratch}/read.db"
         self._nats_url = ""
-        self._command_server = ""
-        for url, schema in ((self._write_db_url, WRITE_SCHEMA), (self._read_db_url, READ_SCHEMA)):
-            engine = open_engine(url, access="write")
-            upgrade_schema(engine, schema)
-            engine.dispose()
-
-    async def start_echo(self) -> str:
-        """Start the bare gRPC server; returns its address, host:port, as do those below."""
-        ready = str(self._scratch / "echo.json")
-        return await self._stack.enter_async_context(running("echo", self._scratch, "-m", "bench.echo_server", ready))
+        self._read_db_url = _with_schema(f"sqlite:///{scratch}/read.db", READ_SCHEMA)
+        if write_db_url is None:
+            self._write_db_url = new_write_db(scratch / "write.db")
+        else:
+            self._write_db_url = _with_schema(write_db_url, WRITE_SCHEMA)
 
     async def start_broker(self) -> None:
         """Start nats-server."""
         broker = await self._stack.enter_async_context(EmbeddedBroker(self._scratch / "jetstream"))
         self._nats_url = broker.url
 
-    async def start_command_server(self) -> str:
-        """Start the command server."""
-        self._command_server = await self._serve("command", write_db_url=self._write_db_url)
-        return self._command_server
+    @asynccontextmanager
+    async def command_servers(self, servers: int = 1, workers: int = 1) -> AsyncIterator[list[Served]]:
+        """Have so many command servers running, each with so many workers."""
+        async with AsyncExitStack() as stack:
+            yield [
+                await stack.enter_async_context(
+                    self._running(f"command-{number}", "command", write_db_url=self._write_db_url, workers=str(workers))
+                )
+                for number in range(servers)
+            ]
 
-    async def start_projector(self) -> str:
+    async def start_projector(self, command_server: str) -> Served:
         """Start the projector."""
-        return await self._serve("projector", read_db_url=self._read_db_url, command_server=self._command_server)
+        settings = {"read_db_url": self._read_db_url, "command_server": command_server}
+        return await self._stack.enter_async_context(self._running("projector", "projector", **settings))
 
-    async def start_query_server(self) -> str:
+    async def start_query_server(self) -> Served:
         """Start the query server."""
-        return await self._serve("query", read_db_url=self._read_db_url)
+        return await self._stack.enter_async_context(self._running("query", "query", read_db_url=self._read_db_url))
 
-    async def _serve(self, name: str, **settings: str) -> str:
+    def _running(self, name: str, server: str, **settings: str) -> AbstractAsyncContextManager[Served]:
         common = {"nats_url": self._nats_url, "log_level": "warning"}
-        arguments = ("-m", "cli", "serve", name)
-        return await self._stack.enter_async_context(running(name, self._scratch, *arguments, **common, **settings))
+        return running(name, self._scratch, "-m", "cli", "serve", server, **common, **settings)
+
+
+def new_write_db(file: Path) -> str:
+    """Make an SQLite write DB with its schema; returns its URL."""
+    return _with_schema(f"sqlite:///{file}", WRITE_SCHEMA)
+
+
+def _with_schema(url: str, schema: Schema) -> str:
+    engine = open_engine(url, access="write")
+    upgrade_schema(engine, schema)
+    engine.dispose()
+    return url
 
 
 @asynccontextmanager
-async def running(name: str, scratch: Path, *arguments: str, **settings: str) -> AsyncIterator[str]:
-    """Run `python ARGUMENTS` and give the address at which it serves gRPC; stop it in the end.
+async def running(name: str, scratch: Path, *arguments: str, **settings: str) -> AsyncIterator[Served]:
+    """Run `python ARGUMENTS` and give it once it serves gRPC; stop it in the end.
 
     Args:
         name: names its log and its ready file in `scratch`.
@@ -100,7 +131,7 @@ async def running(name: str, scratch: Path, *arguments: str, **settings: str) ->
             env={**os.environ, **environment},
         )
     try:
-        yield await _address(name, process, ready, log)
+        yield Served(await _address(name, process, ready, log), process.pid)
     finally:
         await _stop(process)
     if process.returncode != 0:
@@ -128,3 +159,8 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+def _proportional_bytes(pid: str) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
