@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cqrs.errors import HistoryDiverged
 from cqrs.relay.relay import RelayState
 from cqrs.serving.health import Readiness
@@ -16,8 +18,10 @@ class CommandServerHealth:
     stream that tells another history takes the server out of service, since somebody must decide which one is true.
     """
 
-    def __init__(self, readiness: Readiness) -> None:
+    def __init__(self, readiness: Readiness, on_history: Callable[[str], None]) -> None:
+        """Keep `readiness`; tell `on_history` why no command may be taken, or an empty text."""
         self._readiness = readiness
+        self._on_history = on_history
         readiness.require(_STORE, "not opened yet")
         readiness.require(_HISTORY, "not looked at yet")
         readiness.require(_RELAY, "starting", essential=False)
@@ -34,12 +38,14 @@ class CommandServerHealth:
 
     def relay(self, state: RelayState, error: Exception | None) -> None:
         """What the relay does, and the error that keeps it from publishing."""
-        publishing = state is RelayState.PUBLISHING
-        self._readiness.set(_RELAY, None if publishing else f"{state}: {error}" if error else str(state))
+        works = state in (RelayState.PUBLISHING, RelayState.STANDBY)
+        self._readiness.set(_RELAY, None if works else f"{state}: {error}" if error else str(state))
         if isinstance(error, HistoryDiverged):
             self._readiness.set(_HISTORY, str(error))
-        elif publishing:
+            self._on_history(str(error))
+        elif works:
             self._readiness.set(_HISTORY, None)
+            self._on_history("")
 
     async def broker_connected(self) -> None:
         """The broker is there."""

@@ -1,8 +1,9 @@
 """Failpoints: named places where a test can make a failure happen, in this process or, by environment, in another.
 
 `ORDERSTREAM_FAILPOINTS="store.after_commit=kill:3"` kills the process with SIGKILL when the place is reached for the
-third time; `=raise:1` raises Triggered there; `=pause:1:FILE` waits until FILE exists (30 s at most). Without the
-variable and without `arm`, reaching a failpoint is one look-up in an empty dictionary. After FreeBSD's fail(9).
+third time; `=raise:1` raises Triggered there, `=raise:1:5` five times in a row; `=pause:1:FILE` waits until FILE exists
+(30 s at most). Without the variable and without `arm`, reaching a failpoint is one look-up in an empty dictionary.
+After FreeBSD's fail(9).
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def fail() -> None:
 
 
 def arm_from_environment(text: str | None = None) -> None:
-    """Arm what ORDERSTREAM_FAILPOINTS (or `text`) says: `place=kill|raise|pause:N[:FILE]`, separated by commas.
+    """Arm what ORDERSTREAM_FAILPOINTS (or `text`) says: `place=kill|raise|pause:N[:TIMES|:FILE]`, separated by commas.
 
     Raises:
         ValueError: it cannot be read.
@@ -57,17 +58,18 @@ def arm_from_environment(text: str | None = None) -> None:
         verb, _, rest = spec.partition(":")
         nth, _, argument = rest.partition(":")
         if verb not in ("kill", "raise", "pause") or not nth.isdigit():
-            raise ValueError(f"ORDERSTREAM_FAILPOINTS: {part!r} is not place=kill|raise|pause:N[:FILE]")
+            raise ValueError(f"ORDERSTREAM_FAILPOINTS: {part!r} is not place=kill|raise|pause:N[:…]")
         _armed[name] = _on_nth(int(nth), verb, argument)
 
 
 def _on_nth(nth: int, verb: str, argument: str) -> Callable[[], None]:
     reached = 0
+    times = int(argument or 1) if verb == "raise" else 1
 
     def action() -> None:
         nonlocal reached
         reached += 1
-        if reached != nth:
+        if not nth <= reached < nth + times:
             return
         if verb == "kill":
             os.kill(os.getpid(), signal.SIGKILL)

@@ -146,14 +146,17 @@ def decide_create(order: Order | None, command: CreateOrderRequest, context: Con
             f"customer {command.customer_id} is not registered: register it first",
             customer_id=command.customer_id,
         )
-    total = sum(item.quantity * nanos_of(item.unit_price) for item in command.items)
+    items = command.items
+    total = 0
+    for item in items:
+        total += item.quantity * nanos_of(item.unit_price)
     _refuse_total_over_limit(command.order_id, total)
     return [
         OrderCreated(
             order_id=command.order_id,
             customer_id=command.customer_id,
-            items=command.items,
-            total=money_of(command.items[0].unit_price.currency_code, total),
+            items=items,
+            total=money_of(items[0].unit_price.currency_code, total),
             shipping_address=command.shipping_address if command.HasField("shipping_address") else None,
             occur_time=_occur_time(command, context),
         )

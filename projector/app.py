@@ -26,6 +26,7 @@ from cqrs.serving.metrics import ServerMetrics
 from cqrs.serving.process import run_command_line, settle
 from cqrs.serving.stop import StopSignal
 from cqrs.serving.tls import open_channel
+from orderstream.events.v1.heartbeat_pb2 import LogHeartbeat
 from orderstream.projections.v1.projection_service_pb2 import ProjectionState
 from orderstream.projections.v1.projection_service_pb2_grpc import add_ProjectionServiceServicer_to_server
 from projector.metrics import ProjectionMetrics
@@ -89,9 +90,9 @@ async def _serve(settings: ProjectorSettings, stop: StopSignal, engine: sa.Engin
     for status in statuses:
         readiness.require(f"projection {status.name}", "starting")
 
-    def heard(position: int) -> None:
-        for status in statuses:
-            status.lag.heard(position)
+    def heard(heartbeat: LogHeartbeat) -> None:
+        for runner in runners:
+            runner.heard(heartbeat)
 
     server = GrpcServer(settings, metrics=metrics, readiness=readiness)
     service = ProjectionServer(statuses)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import re
 
-import grpc
-
 from command_server.aggregates import CUSTOMER
-from command_server.commands.rpc import CommandRpc, command_handlers
-from cqrs.commit.committer import Committer
+from command_server.commands.rpc import CommandRpc
 from cqrs.serving.validation import Violations
 from domain import customer
 from orderstream.customers.v1.commands_pb2 import (
@@ -63,8 +60,3 @@ RPCS = (
         "UpdateCustomer", UpdateCustomerRequest, UpdateCustomerResponse, CUSTOMER, _update, customer.decide_update
     ),
 )
-
-
-def customer_command_handlers(committer: Committer) -> grpc.GenericRpcHandler:
-    """The service's gRPC handlers."""
-    return command_handlers(SERVICE, "customer", RPCS, committer)

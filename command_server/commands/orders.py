@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-
-import grpc
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from command_server.aggregates import CUSTOMER, ORDER
-from command_server.commands.rpc import CommandRpc, command_handlers
-from cqrs.commit.committer import Committer
+from command_server.commands.rpc import CommandRpc
 from cqrs.serving.validation import Violations
 from domain import order
 from orderstream.orders.v1.commands_pb2 import (
@@ -37,20 +36,38 @@ _SETTABLE_STATUSES = frozenset({order.CONFIRMED, order.PAID, order.SHIPPED, orde
 
 
 def _price(field: str, price: Money, violations: Violations) -> None:
+    units, nanos = price.units, price.nanos
     if not _CURRENCY(price.currency_code):
         violations.add(f"{field}.currency_code", "must be three upper-case letters, such as USD")
-    if not 0 <= price.nanos <= 999_999_999:
-        violations.add(f"{field}.nanos", f"is {price.nanos}, must be 0 to 999999999")
-    over = price.units == _MAX_UNIT_PRICE_UNITS and price.nanos > 0
-    if over or not 0 <= price.units <= _MAX_UNIT_PRICE_UNITS:
-        violations.add(f"{field}.units", f"is {price.units}, must be 0 to {_MAX_UNIT_PRICE_UNITS} in all")
+    if not 0 <= nanos <= 999_999_999:
+        violations.add(f"{field}.nanos", f"is {nanos}, must be 0 to 999999999")
+    over = units == _MAX_UNIT_PRICE_UNITS and nanos > 0
+    if over or not 0 <= units <= _MAX_UNIT_PRICE_UNITS:
+        violations.add(f"{field}.units", f"is {units}, must be 0 to {_MAX_UNIT_PRICE_UNITS} in all")
 
 
-def _item(field: str, item: OrderItem, violations: Violations) -> None:
-    violations.text(f"{field}.sku", item.sku, 1, 64)
-    violations.text(f"{field}.name", item.name, 1, 200)
-    violations.integer(f"{field}.quantity", item.quantity, 1, order.MAX_PIECES_PER_LINE)
-    _price(f"{field}.unit_price", item.unit_price, violations)
+class _ItemFields(NamedTuple):
+    """The names of an item's fields, made once: making them takes as long as the checks."""
+
+    sku: str
+    name: str
+    quantity: str
+    unit_price: str
+
+    @classmethod
+    def of(cls, field: str) -> _ItemFields:
+        return cls(f"{field}.sku", f"{field}.name", f"{field}.quantity", f"{field}.unit_price")
+
+
+_ITEM = _ItemFields.of("item")
+_ITEMS = tuple(_ItemFields.of(f"items[{index}]") for index in range(order.MAX_LINES))
+
+
+def _item(fields: _ItemFields, item: OrderItem, violations: Violations) -> None:
+    violations.text(fields.sku, item.sku, 1, 64)
+    violations.text(fields.name, item.name, 1, 200)
+    violations.integer(fields.quantity, item.quantity, 1, order.MAX_PIECES_PER_LINE)
+    _price(fields.unit_price, item.unit_price, violations)
 
 
 def _address(address: Address, violations: Violations) -> None:
@@ -70,32 +87,33 @@ def _address(address: Address, violations: Violations) -> None:
 
 def _create(request: CreateOrderRequest, violations: Violations) -> None:
     violations.identifier("customer_id", request.customer_id)
-    if not 1 <= len(request.items) <= order.MAX_LINES:
-        violations.add("items", f"has {len(request.items)} items, must have 1 to {order.MAX_LINES}")
+    items = request.items
+    if not 1 <= len(items) <= order.MAX_LINES:
+        violations.add("items", f"has {len(items)} items, must have 1 to {order.MAX_LINES}")
     else:
-        _items(request, violations)
+        _items(items, violations)
     if request.HasField("shipping_address"):
         _address(request.shipping_address, violations)
 
 
-def _items(request: CreateOrderRequest, violations: Violations) -> None:
-    currency = request.items[0].unit_price.currency_code
+def _items(items: Sequence[OrderItem], violations: Violations) -> None:
+    currency = items[0].unit_price.currency_code
     seen: set[str] = set()
-    for index, item in enumerate(request.items):
-        field = f"items[{index}]"
-        _item(field, item, violations)
-        if item.sku in seen:
-            violations.add(f"{field}.sku", "stands in an earlier item: give each SKU once, with its quantity")
-        seen.add(item.sku)
+    for fields, item in zip(_ITEMS, items, strict=False):
+        _item(fields, item, violations)
+        sku = item.sku
+        if sku in seen:
+            violations.add(fields.sku, "stands in an earlier item: give each SKU once, with its quantity")
+        seen.add(sku)
         if item.unit_price.currency_code != currency:
             violations.add(
-                f"{field}.unit_price.currency_code", "differs from that of items[0]: an order has one currency"
+                f"{fields.unit_price}.currency_code", "differs from that of items[0]: an order has one currency"
             )
 
 
 def _add_item(request: AddOrderItemRequest, violations: Violations) -> None:
     if request.HasField("item"):
-        _item("item", request.item, violations)
+        _item(_ITEM, request.item, violations)
     else:
         violations.add("item", "is required")
 
@@ -161,8 +179,3 @@ RPCS = (
     ),
     CommandRpc("CancelOrder", CancelOrderRequest, CancelOrderResponse, ORDER, _cancel, order.decide_cancel),
 )
-
-
-def order_command_handlers(committer: Committer) -> grpc.GenericRpcHandler:
-    """The service's gRPC handlers."""
-    return command_handlers(SERVICE, "order", RPCS, committer)

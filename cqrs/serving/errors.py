@@ -12,6 +12,10 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFail
 from google.rpc.status_pb2 import Status
 
 from cqrs.errors import InvalidRequest, ServiceError, Violation
+from cqrs.ids import new_id
+from cqrs.serving.logging import get_logger
+
+_log = get_logger(__name__)
 
 ERROR_DOMAIN = "orderstream"
 """`domain` of every ErrorInfo."""
@@ -34,9 +38,36 @@ class Answer(NamedTuple):
     message: str
     trailing_metadata: tuple[tuple[str, bytes], ...]
 
+    @property
+    def status(self) -> bytes:
+        """The google.rpc.Status, serialised."""
+        return self.trailing_metadata[0][1]
+
+
+class AnsweredElsewhere(ServiceError):
+    """Another process has made the answer already: it is to be passed on as it is."""
+
+    reason = ""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.message)
+        self.code = answer.code
+        self.answer = answer
+
+
+def answer_to(error: Exception, method: str) -> Answer:
+    """The answer to a client for whatever went wrong; a defect is logged, and answered with the place in the log."""
+    if isinstance(error, ServiceError):
+        return answer_of(error)
+    incident_id = new_id()
+    _log.error("call failed by a defect", method=method, incident_id=incident_id, exc_info=error)
+    return internal_error(incident_id)
+
 
 def answer_of(error: ServiceError) -> Answer:
     """The answer to a client for an error."""
+    if isinstance(error, AnsweredElsewhere):
+        return error.answer
     status = status_of(error)
     return Answer(error.code, status.message, ((STATUS_DETAILS_KEY, status.SerializeToString()),))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import cast
 
 import grpc
@@ -12,10 +12,9 @@ from cqrs.errors import ConfigurationError
 from cqrs.serving.admission import Admission
 from cqrs.serving.handlers import Router
 from cqrs.serving.health import HEALTH_SERVICE, HealthServicer, Readiness
-from cqrs.serving.http_endpoint import HttpEndpoint
 from cqrs.serving.logging import get_logger
-from cqrs.serving.metrics import GaugeFunction, ServerMetrics
-from cqrs.serving.ready_file import ReadyFile
+from cqrs.serving.metrics import ServerMetrics
+from cqrs.serving.presence import Presence
 from cqrs.serving.reflection import reflection_handlers
 from cqrs.serving.settings import ServerSettings, split_address
 from cqrs.serving.tls import server_credentials
@@ -39,26 +38,42 @@ class GrpcServer:
     cqrs.errors.ServiceError for answers other than OK; any other exception is answered INTERNAL and logged.
     """
 
-    def __init__(self, settings: ServerSettings, *, metrics: ServerMetrics, readiness: Readiness) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        metrics: ServerMetrics,
+        readiness: Readiness,
+        shown_elsewhere: bool = False,
+        share_port: bool = False,
+    ) -> None:
+        """Build it.
+
+        Args:
+            settings: where to listen, limits, TLS.
+            metrics: of this process.
+            readiness: of this process.
+            shown_elsewhere: another process has /metrics, /healthz and the ready file, for this one too.
+            share_port: other processes may listen on the same port, and the kernel spreads connections over them.
+        """
         self._settings = settings
+        self._presence = None if shown_elsewhere else Presence(settings, metrics.registry, readiness)
+        self._share_port = share_port
         self._readiness = readiness
         self._admission = Admission(settings.max_concurrent_calls)
         self._router = Router(self._admission, metrics)
         self._services: set[str] = set()
         self._server: grpc.aio.Server | None = None
         self._health: HealthServicer | None = None
-        self._http = HttpEndpoint(metrics.registry, readiness) if settings.metrics_listen else None
-        self._ready_file = ReadyFile(settings.ready_file) if settings.ready_file is not None else None
         self.address = ""
         """Where it listens, HOST:PORT; empty before `start`."""
         self.draining = self._admission.draining
         """asyncio.Event, set once the drain has begun: a stream that could go on for ever should end then."""
-        metrics.registry.register(_ReadyGauge(readiness))
 
     @property
     def metrics_address(self) -> str | None:
-        """Where /metrics and /healthz are, HOST:PORT; None if they are off."""
-        return self._http.address if self._http is not None else None
+        """Where /metrics and /healthz are, HOST:PORT; None if they are not here."""
+        return self._presence.metrics_address if self._presence is not None else None
 
     def add(self, register: Callable[[grpc.aio.Server], None], *service_names: str) -> None:
         """Add services by what the generated `add_…Servicer_to_server` does; to be called before `start`."""
@@ -75,7 +90,7 @@ class GrpcServer:
         self._services.update(service_names)
 
     async def start(self) -> None:
-        """Bind and serve. Then the metrics endpoint is up too and the ready file is written.
+        """Bind and serve; then the process is announced.
 
         Raises:
             ConfigurationError: an address cannot be had, or a TLS file cannot be read.
@@ -85,7 +100,7 @@ class GrpcServer:
             handlers=(self._router,),
             options=(
                 # On by default: two servers would then share a port without a word.
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(self._share_port)),
                 ("grpc.max_receive_message_length", self._settings.max_message_bytes),
                 ("grpc.max_send_message_length", self._settings.max_message_bytes),
                 # gRPC core keeps 1,000 calls that nobody has accepted yet, and ends more of them as CANCELLED. Ours are
@@ -101,18 +116,16 @@ class GrpcServer:
             ),
         )
         self.address = self._bind(server)
-        try:
-            await self._start_http()
-        except ConfigurationError:
-            await server.stop(None)
-            raise
+        if self._presence is not None:
+            try:
+                await self._presence.open()
+            except ConfigurationError:
+                await server.stop(None)
+                raise
         await server.start()
         self._server = server
-        if self._ready_file is not None:
-            self._ready_file.write(grpc_address=self.address, metrics_address=self.metrics_address)
-        _log.info(
-            "serving", grpc=self.address, metrics=self.metrics_address, tls=self._settings.tls_certificate is not None
-        )
+        if self._presence is not None:
+            self._presence.announce(self.address)
 
     async def drain(self) -> None:
         """Stop without hurting anybody: NOT_SERVING, refuse new calls, let running ones finish, then stop.
@@ -120,8 +133,8 @@ class GrpcServer:
         Calls that still run after `drain_seconds` are cancelled. May be called again, and without `start`.
         """
         server, self._server = self._server, None
-        if self._ready_file is not None:
-            self._ready_file.remove()
+        if self._presence is not None:
+            self._presence.withdraw()
         if server is None:
             return
         self._readiness.drain()
@@ -132,8 +145,8 @@ class GrpcServer:
         if self._health is not None:
             self._health.close()
         await server.stop(_STOP_GRACE_SECONDS)
-        if self._http is not None:
-            await self._http.stop()
+        if self._presence is not None:
+            await self._presence.close()
 
     def _add_health_and_reflection(self) -> None:
         self._health = HealthServicer(self._readiness, frozenset(self._services))
@@ -155,28 +168,3 @@ class GrpcServer:
                 f"cannot listen on {listen}: the address is in use or not of this machine, or a TLS file is not PEM"
             ) from error
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-    async def _start_http(self) -> None:
-        if self._http is None:
-            return
-        host, port = split_address(self._settings.metrics_listen)
-        try:
-            await self._http.start(host, port)
-        except OSError as error:
-            raise ConfigurationError(f"cannot listen on {self._settings.metrics_listen}: {error.strerror}") from error
-
-
-class _ReadyGauge(GaugeFunction):
-    """Whether the process is ready, component by component."""
-
-    def __init__(self, readiness: Readiness) -> None:
-        super().__init__(
-            "orderstream_ready", '1 while the component is ready; "" is the process.', labels=("component",)
-        )
-        self._readiness = readiness
-
-    def values(self) -> Iterator[tuple[tuple[str, ...], float]]:
-        """The process first, then its components."""
-        yield ("",), float(self._readiness.is_ready)
-        for component in self._readiness.components:
-            yield (component.name,), float(not component.why_not_ready)

@@ -19,14 +19,10 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from cqrs.errors import DeadlinePassed, ServiceError
-from cqrs.ids import new_id
 from cqrs.serving.admission import Admission
 from cqrs.serving.deadlines import remaining_seconds
-from cqrs.serving.errors import answer_of, internal_error, malformed_message
-from cqrs.serving.logging import get_logger
+from cqrs.serving.errors import answer_of, answer_to, malformed_message
 from cqrs.serving.metrics import MethodMetrics, ServerMetrics
-
-_log = get_logger(__name__)
 
 _OK = grpc.StatusCode.OK
 _UNKNOWN = grpc.StatusCode.UNKNOWN
@@ -184,14 +180,11 @@ class _Call:
 
     def _answer(self, error: BaseException, context: Context) -> tuple[grpc.StatusCode, Awaitable[Any]]:
         """The code that the call ends with, and what to await to end it so."""
-        if isinstance(error, ServiceError):
-            return error.code, context.abort(*answer_of(error))
         if isinstance(error, grpc.aio.AbortError):
             return _code_of(context) or _UNKNOWN, _raise(error)
         if isinstance(error, Exception):
-            incident_id = new_id()
-            _log.error("call failed by a defect", method=self._path, incident_id=incident_id, exc_info=error)
-            return grpc.StatusCode.INTERNAL, context.abort(*internal_error(incident_id))
+            reply = answer_to(error, self._path)
+            return reply.code, context.abort(*reply)
         if isinstance(error, CancelledError) and remaining_seconds(context) == 0:
             return grpc.StatusCode.DEADLINE_EXCEEDED, _raise(error)
         return grpc.StatusCode.CANCELLED, _raise(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
+from logging import DEBUG, INFO
 from typing import Any, NamedTuple
 
 import grpc
@@ -34,7 +35,9 @@ class Readiness:
     the event loop's thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, told_elsewhere: bool = False) -> None:
+        """Make it; `told_elsewhere`: changes are logged by the process that this one follows."""
+        self._log_level = DEBUG if told_elsewhere else INFO
         self._components: dict[str, Component] = {}
         self._draining = False
         self._changed = asyncio.Event()
@@ -60,6 +63,10 @@ class Readiness:
     def set(self, name: str, why_not_ready: str | None) -> None:
         """A registered component is ready (None), or not."""
         self._set(self._components[name]._replace(why_not_ready=why_not_ready or ""))
+
+    def put(self, component: Component) -> None:
+        """Take a component's state over from another process."""
+        self._set(component)
 
     def drain(self) -> None:
         """The process stops: it is not ready from now on, whatever its components say."""
@@ -98,11 +105,11 @@ class Readiness:
         was_ready = self.is_ready
         self._components[component.name] = component
         if component.why_not_ready:
-            _log.info("component is not ready", component=component.name, why=component.why_not_ready)
+            _log.log(self._log_level, "component is not ready", component=component.name, why=component.why_not_ready)
         else:
-            _log.info("component is ready", component=component.name)
+            _log.log(self._log_level, "component is ready", component=component.name)
         if self.is_ready != was_ready:
-            _log.info("ready" if self.is_ready else "not ready")
+            _log.log(self._log_level, "ready" if self.is_ready else "not ready")
         self._notify()
 
     def _notify(self) -> None:

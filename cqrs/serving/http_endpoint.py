@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from prometheus_client.exposition import choose_encoder
@@ -25,9 +26,16 @@ class HttpEndpoint:
     answer calls either.
     """
 
-    def __init__(self, registry: CollectorRegistry, readiness: Readiness) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        readiness: Readiness,
+        refresh: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Show these; `refresh` is awaited before metrics are."""
         self._registry = registry
         self._readiness = readiness
+        self._refresh = refresh
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.StreamWriter] = set()
         self.address = ""
@@ -54,7 +62,7 @@ class HttpEndpoint:
         try:
             async with asyncio.timeout(_CLIENT_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
-                status, content_type, body = self._answer(head.decode("latin-1"))
+                status, content_type, body = await self._answer(head.decode("latin-1"))
                 lines = (
                     f"HTTP/1.1 {status.value} {status.phrase}",
                     f"Content-Type: {content_type}",
@@ -74,13 +82,15 @@ class HttpEndpoint:
             writer.transport.abort()
             self._clients.discard(writer)
 
-    def _answer(self, head: str) -> tuple[HTTPStatus, str, bytes]:
+    async def _answer(self, head: str) -> tuple[HTTPStatus, str, bytes]:
         request_line, *header_lines = head.split("\r\n")
         method, _, rest = request_line.partition(" ")
         path = rest.partition(" ")[0].partition("?")[0]
         if method not in ("GET", "HEAD"):
             return HTTPStatus.METHOD_NOT_ALLOWED, _TEXT, b"GET and HEAD only\n"
         if path == "/metrics":
+            if self._refresh is not None:
+                await self._refresh()
             headers = dict(line.lower().split(": ", 1) for line in header_lines if ": " in line)
             encode, content_type = choose_encoder(headers.get("accept", ""))
             return HTTPStatus.OK, content_type, encode(self._registry)

@@ -77,12 +77,14 @@ class ServerMetrics:
     (`grpc_server_handled_total`, `grpc_server_handling_seconds`, …), so that ready-made dashboards show them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_process: bool = True) -> None:
+        """Make a registry, with what is known of the process itself if `of_process`."""
         self.registry = CollectorRegistry(auto_describe=True)
         self._methods: dict[str, MethodMetrics] = {}
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
+        if of_process:
+            ProcessCollector(registry=self.registry)
+            PlatformCollector(registry=self.registry)
+            GCCollector(registry=self.registry)
         self.registry.register(_RpcCollector(self._methods))
 
     def method(self, path: str, kind: str) -> MethodMetrics:
@@ -123,6 +125,8 @@ class _RpcCollector(Collector):
         self._methods = methods
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
+        if not self._methods:
+            return  # a process without services, whose workers may have some: a family must be shown once
         labels = ("grpc_type", "grpc_service", "grpc_method")
         started = CounterMetricFamily("grpc_server_started", "Calls that have begun.", labels=labels)
         handled = CounterMetricFamily(

@@ -39,12 +39,17 @@ def run_command_line(
 
     Settings that are wrong are told on stderr, and the exit code is EXIT_CONFIG.
     """
+    loaded = load_settings_or_tell(settings, args)
+    return EXIT_CONFIG if loaded is None else run_server(main, loaded)
+
+
+def load_settings_or_tell(settings: type[SettingsT], args: Sequence[str]) -> SettingsT | None:
+    """The settings that flags, environment and file amount to; None, and a line on stderr, if they are wrong."""
     try:
-        loaded = load_settings(settings, args)
+        return load_settings(settings, args)
     except OperatorError as error:
         print(error, file=sys.stderr)  # noqa: T201 - how to log is among the settings
-        return EXIT_CONFIG
-    return run_server(main, loaded)
+        return None
 
 
 def run_server(main: Callable[[SettingsT, StopSignal], Awaitable[None]], settings: SettingsT) -> int:

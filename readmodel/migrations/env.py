@@ -8,6 +8,7 @@ from readmodel.schema import READ_METADATA
 
 context.configure(
     connection=context.config.attributes["connection"],
+    version_table=context.config.attributes["version_table"],
     target_metadata=READ_METADATA,
     transactional_ddl=True,
 )

@@ -15,6 +15,7 @@ from typing import Any
 import grpc.aio
 
 from cqrs.records import EventRecord, from_wire
+from orderstream.commands.v1.command_service_pb2_grpc import CommandServiceStub
 from orderstream.customers.v1.commands_pb2 import RegisterCustomerRequest
 from orderstream.customers.v1.commands_pb2_grpc import CustomerCommandServiceStub
 from orderstream.events.v1.event_service_pb2 import ReadLogRequest
@@ -28,7 +29,7 @@ from tests.integration.logs import new_write_db
 NOWHERE = "nats://127.0.0.1:1"
 """A broker that is away: nothing listens on port 1."""
 
-_START_SECONDS = 20
+_START_SECONDS = 60
 
 
 class CommandServer:
@@ -38,9 +39,11 @@ class CommandServer:
         self.process = process
         self.log = log
         self.metrics_address: str = ready["metrics"]
-        self.channel = grpc.aio.insecure_channel(ready["grpc"])
+        self.address: str = ready["grpc"]
+        self.channel = grpc.aio.insecure_channel(self.address)
         self.orders: Any = OrderCommandServiceStub(self.channel)
         self.customers: Any = CustomerCommandServiceStub(self.channel)
+        self.bulk: Any = CommandServiceStub(self.channel)
         self.events: Any = EventServiceStub(self.channel)
 
     async def read_log(self, from_position: int = 1, max_count: int = 0) -> list[EventRecord]:
@@ -79,9 +82,9 @@ class CommandServer:
 async def command_server(
     folder: Path, *, nats_url: str = NOWHERE, failpoints: str = "", **settings: str
 ) -> AsyncIterator[CommandServer]:
-    """A command server on the write DB in `folder`, which is made if it is not there."""
+    """A command server on the write DB in `folder`, which is made if it is not there; or on `write_db_url`."""
     url = f"sqlite:///{folder / 'write.db'}"
-    if not (folder / "write.db").exists():
+    if "write_db_url" not in settings and not (folder / "write.db").exists():
         new_write_db(folder)
     ready = folder / "command.json"
     ready.unlink(missing_ok=True)

@@ -113,7 +113,7 @@ def test_a_prune_whose_commit_fails_is_tried_again_and_ends_nothing(tmp_path: Pa
                 RegisterCustomerRequest(customer_id="c-1", name="Ada", email="a@b.c", request_id="r-1")
             )
         kept = {"request_id_days": "0.0000001"}
-        async with command_server(tmp_path, failpoints="store.before_commit=raise:1", **kept) as server:
+        async with command_server(tmp_path, failpoints="store.before_prune_commit=raise:1", **kept) as server:
             await server.until("orderstream_store_errors_total", 1)
             assert (await server.orders.CreateOrder(order("o-1"))).version == 1
 

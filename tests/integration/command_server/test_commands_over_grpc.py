@@ -249,11 +249,13 @@ def test_who_and_what_caused_a_command_goes_into_its_events(tmp_path: Path) -> N
                     ("x-actor", "ada"),
                     ("x-correlation-id", "basket-7"),
                     ("x-causation-id", "event-3"),
+                    ("x-reason", "ticket 12: called by phone"),
                 ),
             )
             await server.orders.CreateOrder(order("o-2"), metadata=(("traceparent", "00-zz-1"),))
             first, second = (await server.read_log())[1:]
             assert first[7:12] == ("r-1", "basket-7", "event-3", "ada", trace)
+            assert first.reason == "ticket 12: called by phone"
             assert second[7:12] == (None, None, None, None, None)
             long = await refused(server.orders.CreateOrder(order(), metadata=(("x-actor", "a" * 200),)))
             assert long.violations[0].field == "metadata x-actor"

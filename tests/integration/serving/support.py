@@ -17,10 +17,16 @@ from cqrs.serving.settings import ServerSettings
 from orderstream.events.v1.event_service_pb2 import (
     DescribeLogRequest,
     DescribeLogResponse,
+    GetAggregateStateRequest,
+    GetAggregateStateResponse,
+    GetCausationTreeRequest,
+    GetCausationTreeResponse,
     ReadAggregateRequest,
     ReadAggregateResponse,
     ReadLogRequest,
     ReadLogResponse,
+    SubscribeRequest,
+    SubscribeResponse,
 )
 from orderstream.events.v1.event_service_pb2_grpc import (
     EventServiceServicer,
@@ -37,7 +43,20 @@ async def _describe() -> DescribeLogResponse:
     return DescribeLogResponse(position=7)
 
 
-class Service(EventServiceServicer):
+class _NotHere(EventServiceServicer):
+    """The RPCs that no test of the chassis calls."""
+
+    async def Subscribe(self, request: SubscribeRequest, context: Context) -> AsyncIterator[SubscribeResponse]:
+        yield SubscribeResponse()
+
+    async def GetAggregateState(self, request: GetAggregateStateRequest, context: Context) -> GetAggregateStateResponse:
+        return GetAggregateStateResponse()
+
+    async def GetCausationTree(self, request: GetCausationTreeRequest, context: Context) -> GetCausationTreeResponse:
+        return GetCausationTreeResponse()
+
+
+class Service(_NotHere):
     """EventService, as the test wants it."""
 
     def __init__(self, describe: Callable[[], Awaitable[DescribeLogResponse]] = _describe) -> None:

@@ -1,0 +1,1 @@
+"""EventService: the log, for readers."""
