@@ -50,7 +50,7 @@ gen: $(DEVELOPMENT) ## generate gen/ from proto/, and the reference pages of doc
 	$(BIN)/python -m tools.generate
 	$(BIN)/python -m tools.reference
 
-bench: $(DEVELOPMENT) ## measure against a bare gRPC echo; results in build/bench.json (ARGS=--quick for a short run)
+bench: $(DEVELOPMENT) ## measure against a bare gRPC echo; results in build/bench.json (ARGS=--quick, ARGS=--growth)
 	@$(BIN)/python -m bench $(ARGS)
 
 lock: ## pin what pyproject.toml asks for (ARGS=--upgrade: the newest of everything); needs uv

@@ -98,7 +98,8 @@ def wait_until_whole(installed: Installation, purchases: Purchases) -> None:
 def start_import(installed: Installation, purchases: Purchases) -> Popen[str]:
     addresses = installed.facts["addresses"]
     return Popen(
-        [*ORDERSTREAM, "import", str(purchases.file), "--command-server", addresses["command"], "--patience", "60"],
+        [*ORDERSTREAM, "import", str(purchases.file), "--command-server", addresses["command"], "--patience", "60",
+         "--in-flight", "8"],  # slowly enough to be killed in the middle
         stdout=PIPE, stderr=PIPE, text=True, env=ENVIRONMENT,
     )  # fmt: skip
 
