@@ -222,7 +222,7 @@ def test_ids_sort_and_compare_by_their_bytes_whatever_the_locale(store: SqlEvent
             "SELECT indexrelid::regclass FROM pg_index, unnest(indcollation) AS sorted_by "
             "WHERE sorted_by = 'pg_catalog.\"default\"'::regcollation "
             "AND indrelid IN ('events'::regclass, 'log_epochs'::regclass, 'command_results'::regclass, "
-            "'leases'::regclass)"
+            "'leases'::regclass, 'snapshots'::regclass)"
         ).fetchall()
     assert by_locale == []
 
