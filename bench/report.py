@@ -44,7 +44,7 @@ def write_json(results: Results, file: Path) -> None:
 
 def print_table(results: Results, title: str) -> None:
     """A row for each call and number in flight, the echo beside it; below it what is no call."""
-    console = Console(width=118)
+    console = Console(width=160)
     if results.pairs:
         console.print(_table(results.pairs, title))
     figures = results.figures
@@ -57,7 +57,7 @@ def _table(pairs: dict[str, list[Pair]], title: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("call", no_wrap=True)
     for heading in ("in flight", "calls/s", "p50 ms", "p99 ms", "echo calls/s", "echo p50", "ratio to echo"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, measured in pairs.items():
         for pair in measured:
             figures = pair.figures(name)
