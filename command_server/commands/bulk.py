@@ -13,6 +13,7 @@ from cqrs.commit.command import CallMetadataPairs, Command, Outcome
 from cqrs.errors import InvalidRequest, LogHalted, StoreUnavailable
 from cqrs.serving.errors import answer_to, malformed_message
 from cqrs.serving.validation import Violations
+from cqrs.wire import length_tag, varint
 from cqrs.workers.requests import Reply
 from domain.rejection import Rejection
 from orderstream.commands.v1 import command_service_pb2 as contract
@@ -29,8 +30,7 @@ is 4 MiB if it does not set one."""
 _BYTES_PER_COMMAND = 100
 """Of a small one."""
 
-_LENGTH_DELIMITED = 2
-_OUTCOMES_TAG = bytes([contract.ExecuteCommandsResponse.OUTCOMES_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
+_OUTCOMES_TAG = length_tag(contract.ExecuteCommandsResponse.OUTCOMES_FIELD_NUMBER)
 _REPLAYED = contract.CommandOutcome(replayed=True).SerializeToString()
 
 
@@ -51,10 +51,8 @@ class BulkMethod:
         """Understand the commands that `methods` has, by their field in Command and CommandOutcome."""
         self._methods = methods
         numbers = {field.name: field.number for field in contract.CommandOutcome.DESCRIPTOR.fields}
-        self._tags = {
-            method.path: _varint(numbers[field] << 3 | _LENGTH_DELIMITED) for field, method in methods.items()
-        }
-        self._error_tag = _varint(numbers["error"] << 3 | _LENGTH_DELIMITED)
+        self._tags = {method.path: length_tag(numbers[field]) for field, method in methods.items()}
+        self._error_tag = length_tag(numbers["error"])
 
     def count(self, request: bytes) -> int:
         """See Method."""
@@ -92,14 +90,14 @@ class BulkMethod:
         parts: list[bytes] = []
         for command, outcome in zip(prepared, outcomes, strict=True):
             if isinstance(outcome, Outcome) and isinstance(command, Command):
-                body = self._tags[command.method] + _varint(len(outcome.response)) + outcome.response
+                body = self._tags[command.method] + varint(len(outcome.response)) + outcome.response
                 if outcome.replayed:
                     body += _REPLAYED
             elif isinstance(outcome, (StoreUnavailable, LogHalted)):
                 raise outcome
             else:
                 body = self._error(outcome)
-            parts += (_OUTCOMES_TAG, _varint(len(body)), body)
+            parts += (_OUTCOMES_TAG, varint(len(body)), body)
         return Reply(b"".join(parts), replayed=False)
 
     def refusal(self, request: bytes, error: Exception) -> Reply:
@@ -110,7 +108,7 @@ class BulkMethod:
         assert isinstance(outcome, Exception)  # noqa: S101 - what is malformed has no outcome but its error
         error = to_error(outcome) if isinstance(outcome, Rejection) else outcome
         status = answer_to(error, self.path).status
-        return self._error_tag + _varint(len(status)) + status
+        return self._error_tag + varint(len(status)) + status
 
 
 def split_answer(answer: bytes) -> Iterator[bytes]:
@@ -133,15 +131,6 @@ def _parse(request: bytes) -> Sequence[contract.Command]:
         return contract.ExecuteCommandsRequest.FromString(request).commands
     except DecodeError:
         raise malformed_message() from None
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:

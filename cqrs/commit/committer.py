@@ -38,6 +38,8 @@ _RETRY_WITHIN_SECONDS = 1.0
 """An attempt that failed so late is not followed by another, unless the write DB is known to work again: the callers
 have waited long enough."""
 
+_NOTHING_DONE = "nothing was done: retry"
+
 OnCommit = Callable[[Sequence[EventRecord], Mapping[str, AggregateState]], None]
 """(events of a commit, the aggregates that its batch touched, as they are after it)."""
 
@@ -138,7 +140,7 @@ class Committer:
         except WriteRefused as error:
             _log.error("the write DB refused a batch: its commands are tried one by one", error=str(error))
             self._appender.forget()
-            batch.answer([await self._commit_alone(command) for command in commands])
+            batch.answer(await self._commit_one_by_one(commands))
             return
         except Exception as error:  # noqa: BLE001 - logged there, and answered to all who wait
             batch.refuse(self._failure(error, len(commands)))
@@ -181,6 +183,21 @@ class Committer:
 
         return await self.on_writer_thread(lambda: self._appender.execute(commands, plan, in_doubt))
 
+    async def _commit_one_by_one(self, commands: Sequence[Command]) -> list[Outcome | Exception]:
+        """The commands of a batch that was refused. Behind one that failed as the store did, none is executed.
+
+        Else commands could take effect behind one of the same sender that did not, and all of them could wait for a
+        database that is away.
+        """
+        outcomes: list[Outcome | Exception] = []
+        for command in commands:
+            outcome = await self._commit_alone(command)
+            outcomes.append(outcome)
+            if isinstance(outcome, (StoreUnavailable, LogHalted)):
+                break
+        left = len(commands) - len(outcomes)
+        return outcomes + [StoreUnavailable(f"the write DB is not available; {_NOTHING_DONE}")] * left
+
     async def _commit_alone(self, command: Command) -> Outcome | Exception:
         """One command of a batch that was refused: either it is the bad one, or it must not suffer from that."""
         try:
@@ -209,11 +226,7 @@ class Committer:
             self._not_healthy(str(error))
             _log.error("the write DB failed", commands=commands, error=str(error), cause=repr(error.__cause__))
             unknown = isinstance(error, CommitUncertain)
-            text = (
-                "the outcome is unknown: repeat the command with its request id"
-                if unknown
-                else "nothing was done: retry"
-            )
+            text = "the outcome is unknown: repeat the command with its request id" if unknown else _NOTHING_DONE
             return StoreUnavailable(f"the write DB is not available; {text}")
         # Whether it was committed is not known here, so nothing is tried again: a request id makes a repeat safe.
         _log.error("commands failed by a defect", commands=commands, exc_info=error)

@@ -45,7 +45,7 @@ class RelayTimes(NamedTuple):
     poll: float = 0.25
     """Look at the log this often when no local commit wakes the relay."""
     check: float = 2.0
-    """When idle, look this often whether the stream still is what it was."""
+    """Look this often whether the stream still is what it was."""
     heartbeat: float = 1.0
     gather: float = 0.01
     """When more is committed while a batch is on its way, wait this long for yet more, so that batches are worth their

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from cqrs import failpoints
 from cqrs.commit.aggregates import UnknownEvent
 from cqrs.commit.command import Command, Outcome
+from cqrs.commit.plan import Plan
 from cqrs.commit.queue import CommitLimits
 from cqrs.errors import (
     AggregateIdTaken,
@@ -31,7 +32,7 @@ from cqrs.errors import (
 )
 from cqrs.serving.stop import StopSignal
 from cqrs.store.memory import MemoryEventStore
-from cqrs.store.port import EventStore
+from cqrs.store.port import EventStore, StoreError, WriteRefused
 from cqrs.store.sql import SqlEventStore
 from cqrs.tokens import decode_token
 from tests.integration.commit.counters import OTHER, CounterIsFull, Decider, Submitted, running, submit_counter
@@ -299,6 +300,33 @@ def test_once_histories_differ_no_command_is_taken_not_even_one_that_waits(sql_s
                 await bench.submit(submit_counter())
             bench.committer.halt("")
             assert parse(await bench.submit(submit_counter())) == (2, 2, 2)
+
+    asyncio.run(scenario())
+
+
+def test_of_a_refused_batch_nothing_takes_effect_behind_what_the_store_could_not_do(
+    sql_store: SqlEventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with running(sql_store) as bench:
+            execute = bench.committer._appender.execute
+            sizes: list[int] = []
+
+            def failing(commands: Sequence[Command], plan: Plan | None, on_doubt: Callable[[], None]) -> Plan:
+                sizes.append(len(commands))
+                if len(sizes) == 1:
+                    raise WriteRefused("one of the batch cannot be stored")
+                if len(sizes) == 3:
+                    raise StoreError("the store went away")
+                return execute(commands, plan, on_doubt)
+
+            monkeypatch.setattr(bench.committer._appender, "execute", failing)
+            outcomes = await asyncio.gather(
+                *(bench.submit(submit_counter(name)) for name in "abcd"), return_exceptions=True
+            )
+        assert sizes == [4, 1, 1]
+        assert [type(outcome) for outcome in outcomes] == [Outcome, *[StoreUnavailable] * 3]
+        assert [event.aggregate_id for event in sql_store.read_log(1, 10)] == ["a"]
 
     asyncio.run(scenario())
 
