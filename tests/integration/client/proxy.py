@@ -21,6 +21,9 @@ class Proxy:
         self.connections = 0
         self.cuts = 0
         self.address = ""
+        self._bounds = (0, 0)
+        self._bytes_left: int | None = None
+        """Until the next cut; None: none is to come."""
 
     def cut(self) -> None:
         """Break all connections, in the middle of whatever is under way."""
@@ -28,12 +31,14 @@ class Proxy:
             writer.transport.abort()
             self.cuts += 1
 
-    async def cut_at_random(self, shortest: float, longest: float) -> None:
-        """Cut again and again, until cancelled. Seconds between two cuts."""
-        pauses = random.Random(5)
-        while True:
-            await asyncio.sleep(pauses.uniform(shortest, longest))
-            self.cut()
+    def cut_as_it_passes(self, fewest: int, most: int) -> None:
+        """From now on, cut all connections whenever so many bytes have passed, both ways together; at random between.
+
+        By bytes and not by time: however fast the server is, there are cuts in the middle of its work.
+        """
+        self._random = random.Random(5)
+        self._bounds = (fewest, most)
+        self._bytes_left = self._random.randint(*self._bounds)
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -55,11 +60,24 @@ class Proxy:
         if self._pumps:
             await asyncio.wait(self._pumps)
 
+    def _cuts_at(self, size: int) -> bool:
+        """Whether the next cut is due when so many more bytes have come."""
+        if self._bytes_left is None:
+            return False
+        self._bytes_left -= size
+        if self._bytes_left > 0:
+            return False
+        self._bytes_left = self._random.randint(*self._bounds)
+        return True
+
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, back: bool) -> None:
         try:
             while data := await source.read(65536):
                 if back:
                     await self.answers_pass.wait()
+                if self._cuts_at(len(data)):
+                    self.cut()
+                    break
                 sink.write(data)
                 await sink.drain()
         except OSError:
